@@ -127,6 +127,18 @@ create table if not exists control.gate_results (
     advice varchar,
     checked_at timestamp not null
 );
+
+-- One row per run and stage: the verdict, and the digest of the rows it is about.
+create table if not exists control.gate_records (
+    run_id varchar not null,
+    stage varchar not null,
+    passed boolean not null,
+    critical_failures integer not null,
+    warnings integer not null,
+    state_digest varchar,                -- null: there was nothing to check
+    checked_at timestamp not null,
+    primary key (run_id, stage)
+);
 """
 
 
