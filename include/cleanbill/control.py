@@ -86,6 +86,17 @@ create table if not exists control.absorbed (
     primary key (extract, business_date, source)
 );
 create table if not exists control.absorbed_state (as_of_date date not null, inputs_digest varchar not null);
+create table if not exists control.absorbed_services (
+    sp_code varchar not null,
+    service_code varchar not null,
+    service_name varchar,
+    service_class varchar,
+    is_portal boolean,
+    billing_type varchar,
+    monthly_fee_li bigint,
+    valid_from date not null,
+    valid_to date
+);
 create table if not exists control.absorbed_usage_days (extract varchar not null, day date not null, is_complete boolean not null);
 
 -- One row: what the build under way is to compute.

@@ -1,0 +1,81 @@
+{#
+    The incremental design: every model is "delete the affected keys, insert them anew", so a killed run can be
+    repeated. These macros are pre-hooks: they run in the transaction of the model.
+#}
+
+{# Delete from the model the rows that meet the condition; nothing on a first or full build. #}
+{% macro delete_rows(condition) -%}
+    {% if is_incremental() %}delete from {{ this }} where {{ condition }}{% endif %}
+{%- endmacro %}
+
+{# Delete the rows of deliveries that were replaced, withdrawn or (after a killed run) half taken in. #}
+{% macro delete_changed_deliveries(extract) -%}
+    {{ delete_rows(
+        "(business_date, source) in (select business_date, source from "
+        ~ ref('changed_deliveries') ~ " where extract = '" ~ extract ~ "')"
+    ) }}
+{%- endmacro %}
+
+{#
+    Set the session variable `<variable>` to the list of lake files of one extract that changed in this run.
+    Which: 'new_path' (now in force) or 'old_path' (in force before). The empty file keeps the list non-empty.
+#}
+{% macro set_changed_paths(variable, extract, which='new_path') -%}
+    set variable {{ variable }} = (
+        select list_prepend('lake/{{ extract }}/empty.parquet', coalesce(list({{ which }} order by {{ which }}), []))
+        from {{ ref('changed_deliveries') }}
+        where extract = '{{ extract }}' and {{ which }} is not null
+    )
+{%- endmacro %}
+
+{#
+    Set `<variable>` to the lake files in force that can hold records of the months to recompute: a record lies in
+    a file of its own day or later, as late as the most tolerant source allows.
+#}
+{% macro set_usage_paths(variable, extract, months) -%}
+    set variable {{ variable }} = (
+        select list_prepend('lake/{{ extract }}/empty.parquet', coalesce(list(deliveries.lake_path order by deliveries.lake_path), []))
+        from {{ source('control', 'in_force') }} as deliveries
+        cross join {{ source('control', 'run_context') }} as context
+        {% if is_incremental() -%}
+        cross join (
+            select
+                min(month) - interval 1 day as first_day,
+                max(month) + interval 1 month + to_days((select max(max_lateness_days) from {{ ref('policy_ingest') }})::integer) as last_day
+            from {{ months }}
+        ) as affected
+        {%- endif %}
+        where
+            deliveries.extract = '{{ extract }}'
+            and deliveries.lake_path is not null
+            and deliveries.business_date <= context.as_of_date
+            {% if is_incremental() -%}
+            and deliveries.business_date between affected.first_day and affected.last_day
+            {%- endif %}
+    )
+{%- endmacro %}
+
+{% macro lake_rows(variable) -%}
+    read_parquet(getvariable('{{ variable }}'))
+{%- endmacro %}
+
+{# Set `<variable>` to the lake files of a full extract on the days its content changed. #}
+{% macro set_full_file_paths(variable, extract) -%}
+    set variable {{ variable }} = (
+        select list_prepend(
+            'lake/{{ extract }}/empty.parquet',
+            coalesce(list_filter(flatten(list(lake_paths order by business_date)), lambda path: path is not null), [])
+        )
+        from {{ ref('full_file_changes') }}
+        where extract = '{{ extract }}'
+    )
+{%- endmacro %}
+
+{# Delete what this run judges anew: whole months, and single accounts of other months. #}
+{% macro delete_judged_bills() -%}
+    {{ delete_rows(
+        "billing_month in (select billing_month from " ~ ref('int_billing_months') ~ " where is_judged_whole)"
+        ~ " or (billing_month, subscriber_id, sp_code) in (select billing_month, subscriber_id, sp_code from "
+        ~ ref('int_affected_bills') ~ ")"
+    ) }}
+{%- endmacro %}

@@ -1,0 +1,65 @@
+-- What stops the billing of a month until it is delivered or waived (4-billing-feed): days of usage without which
+-- silence is unknown, and missing days of the extracts every bill needs. Windows before the data start do not stop.
+
+with context as (
+    select as_of_date from {{ source('control', 'run_context') }}
+),
+
+missing as (
+    select completeness.extract, completeness.source, completeness.day
+    from {{ ref('extract_completeness') }} as completeness
+    cross join context
+    anti join {{ source('control', 'waivers') }} as waivers
+        on
+            completeness.extract = waivers.extract
+            and completeness.source = waivers.source
+            and completeness.day = waivers.day
+            and context.as_of_date <= waivers.expires_on
+    where completeness.expected and not completeness.delivered
+),
+
+months as (
+    select billing_month from {{ ref('int_billing_months') }}
+),
+
+undecided as (
+    select
+        billing_month,
+        usage_extract,
+        window_start,
+        count(*) as relations
+    from {{ ref('int_silence') }}
+    where verdict = 'unknown' and not before_data_start
+    group by billing_month, usage_extract, window_start
+),
+
+final as (
+    select
+        undecided.billing_month,
+        'unknown_usage' as blocker,
+        missing.extract,
+        missing.source,
+        missing.day,
+        sum(undecided.relations)::bigint as relations
+    from undecided
+    inner join missing
+        on
+            undecided.usage_extract = missing.extract
+            and missing.day >= undecided.window_start
+            and missing.day < undecided.billing_month
+    group by undecided.billing_month, missing.extract, missing.source, missing.day
+    union all
+    select
+        months.billing_month,
+        'missing_day',
+        missing.extract,
+        missing.source,
+        missing.day,
+        0
+    from months
+    inner join missing on missing.day < months.billing_month
+    inner join {{ ref('policy_billing_inputs') }} as needed
+        on missing.extract = needed.extract and {{ is_valid_on('needed', 'months.billing_month') }}
+)
+
+select * from final

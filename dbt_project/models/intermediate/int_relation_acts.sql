@@ -1,0 +1,91 @@
+-- What the events do to each relation, in order: one row per act (open, close, suspend, resume) of a relation.
+-- `part` orders the acts of one event: a replace closes the old relation before it opens the new one.
+
+with events as (
+    select * from {{ ref('int_relation_events') }}
+    where is_effective
+),
+
+openings as (
+    select * from {{ ref('int_snapshot_openings') }}
+),
+
+named_acts as (
+    select
+        msisdn,
+        sp_code,
+        service_code,
+        event_time as acted_at,
+        event_id,
+        1 as part,
+        case action
+            when 'order' then 'open'
+            when 'cancel' then 'close'
+            when 'suspend' then 'suspend'
+            else 'resume'
+        end as act
+    from events
+    where action in ('order', 'cancel', 'suspend', 'resume', 'activate')
+    union all
+    select msisdn, sp_code, old_service_code, event_time, event_id, 1, 'close' from events
+    where action = 'replace'
+    union all
+    select msisdn, sp_code, service_code, event_time, event_id, 2, 'open' from events
+    where action = 'replace'
+    union all
+    select msisdn, sp_code, service_code, ordered_at, '', 0, 'open' from openings
+    union all
+    select msisdn, sp_code, service_code, ordered_at, '', 1, 'suspend' from openings
+    where status = 'suspended'
+),
+
+relations as (
+    select distinct
+        msisdn,
+        sp_code,
+        service_code
+    from named_acts
+    where act = 'open'
+),
+
+acts as (
+    select *, false as is_broadcast from named_acts
+    union all
+    select
+        events.msisdn,
+        events.sp_code,
+        relations.service_code,
+        events.event_time,
+        events.event_id,
+        1,
+        case events.action when 'cancel_all' then 'close' else 'suspend' end,
+        true
+    from events
+    inner join relations on events.msisdn = relations.msisdn and events.sp_code = relations.sp_code
+    where events.action in ('cancel_all', 'suspend_all')
+),
+
+-- A relation is open after its last open or close act if that was an open.
+judged as (
+    select
+        *,
+        coalesce(
+            lag(case when act in ('open', 'close') then act end ignore nulls) over in_order = 'open',
+            false
+        ) as was_open
+    from acts
+    window in_order as (partition by msisdn, sp_code, service_code order by acted_at, event_id, part)
+),
+
+final as (
+    select
+        *,
+        act in ('open', 'close') and was_open = (act = 'close') as changes_spell,
+        sum(case when act = 'open' and not was_open then 1 else 0 end) over (
+            partition by msisdn, sp_code, service_code
+            order by acted_at, event_id, part rows between unbounded preceding and current row
+        )::bigint as spell_number
+    from judged
+)
+
+select * from final

@@ -1,0 +1,47 @@
+with context as (
+    select as_of_date from {{ source('control', 'run_context') }}
+),
+
+deliveries as (
+    select in_force.*
+    from {{ source('control', 'in_force') }} as in_force
+    cross join context
+    where in_force.business_date <= context.as_of_date
+),
+
+expected as (
+    select distinct
+        pairs.extract,
+        pairs.source,
+        unnest(generate_series(
+            pairs.valid_from::timestamp,
+            least(coalesce(pairs.valid_to, context.as_of_date), context.as_of_date)::timestamp,
+            interval 1 day
+        ))::date as day
+    from {{ source('control', 'expected_pairs') }} as pairs
+    cross join context
+    where pairs.schedule = 'daily'
+),
+
+final as (
+    select
+        coalesce(expected.extract, deliveries.extract) as extract,
+        coalesce(expected.source, deliveries.source) as source,
+        coalesce(expected.day, deliveries.business_date) as day,
+        expected.day is not null as expected,
+        deliveries.delivery is not null as delivered,
+        deliveries.delivery,
+        coalesce(deliveries.rows_in, 0) as rows_in,
+        coalesce(deliveries.rows_loaded, 0) as rows_loaded,
+        coalesce(deliveries.rows_quarantined, 0) as rows_quarantined,
+        coalesce(deliveries.rows_duplicate, 0) as rows_duplicate,
+        case when deliveries.delivery is null then 'missing' else 'delivered' end as status
+    from expected
+    full join deliveries
+        on
+            expected.extract = deliveries.extract
+            and expected.source = deliveries.source
+            and expected.day = deliveries.business_date
+)
+
+select * from final
