@@ -24,6 +24,10 @@ class Settings(BaseSettings):
     pseudonym_key_file: Path | None = Field(default=None, description="File that holds the key instead (mode 0400)")
     threads: int = Field(default=2, ge=1, description="DuckDB threads per process")
     memory_limit: str = Field(default="4GB", description="DuckDB memory limit per process")
+    feed_rows_per_file: int = Field(default=1_000_000, ge=1, description="Charge lines per file of the billing feed")
+    schedule_from: date = Field(
+        default=date(2026, 1, 1), description="No daily run is started by the clock before this day; a range run may be"
+    )
     project_root: Path = Field(default=REPOSITORY, description="Folder that holds dags/, dbt_project/, expectations/")
 
     def model_post_init(self, __context: object) -> None:

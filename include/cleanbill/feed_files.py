@@ -1,0 +1,467 @@
+"""Write and verify the files of one version of a billing feed (4-billing-feed.md).
+
+Everything but approval.json is a pure function of the frozen month: sorted rows, `\\n` line ends, gzip without time
+or name, integer money, no clock. Fields are validated by strict patterns; a row that offends is refused, never altered.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import zlib
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import duckdb
+
+from cleanbill import __version__
+from cleanbill.errors import FeedError
+from cleanbill.masking import mask_msisdn, mask_text
+from cleanbill.settings import Settings
+
+MANIFEST = "manifest.json"
+APPROVAL = "approval.json"
+SUCCESS = "_SUCCESS"
+
+# In the order of their priority (3-marts.md); the manifest names all of them, also those that do not occur.
+DISPOSITIONS = (
+    "unknown_service",
+    "free_service",
+    "test",
+    "suspended",
+    "trial",
+    "unconsented",
+    "line_stopped",
+    "sp_suspended",
+    "abnormal",
+    "silent",
+    "billed",
+)
+
+MSISDN = "1[0-9]{10}"
+OPAQUE_ID = "[0-9A-Za-z][0-9A-Za-z._:-]{0,63}"
+SP_CODE = "[0-9]{6}"
+SERVICE_CODE = "[0-9A-Za-z][0-9A-Za-z._-]{0,9}"
+PSEUDONYM = "[0-9a-f]{32}"
+FIXED_CODE = "[a-z][a-z0-9_]{0,39}"
+NAME = "[0-9A-Za-z][0-9A-Za-z._-]{0,63}"
+SHA256 = "[0-9a-f]{64}"
+NOT_NEGATIVE = "0|[1-9][0-9]{0,18}"
+INTEGER = "-?(0|[1-9][0-9]{0,18})"
+POSITIVE = "[1-9][0-9]{0,8}"
+DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+
+CHARGE_COLUMNS = ("msisdn", "sp_code", "service_code", "subscription_id", "billing_month", "fee_li", "charge_time")
+EXCLUSION_COLUMNS = (*CHARGE_COLUMNS[:-1], "disposition", "reason")
+SETTLEMENT_AMOUNTS = (
+    "gross_li",
+    "errors_li",
+    "audited_li",
+    "stopped_li",
+    "closed_li",
+    "abnormal_li",
+    "silent_li",
+    "price_per_message_li",
+    "refunds_li",
+    "penalties_li",
+    "double_refunds_li",
+    "other_li",
+    "to_settle_li",
+    "operator_share_li",
+    "sp_share_li",
+)
+SETTLEMENT_COLUMNS = ("sp_code", "billing_month", *SETTLEMENT_AMOUNTS, "status", "hold_reason")
+INPUT_COLUMNS = ("extract", "date", "source", "delivery", "sha256")
+
+# How the values of a column are written; all others are written as their text.
+WRITTEN_AS = {
+    "billing_month": "strftime({column}, '%Y-%m-%d')",
+    "charge_time": "strftime({column}, '%Y-%m-%d %H:%M:%S')",
+    "date": "strftime({column}, '%Y-%m-%d')",
+}
+LINES_PER_BATCH = 50_000
+LONGEST_PROVINCE = 120
+GZIP_WRAPPER = 31  # zlib's window size that asks for a gzip wrapper; it writes no time and no file name
+RESTRICTED_FILE = 0o600
+DAMAGED = "restore the folder from a backup and find out who changed it; a sealed version is never written again"
+
+
+@dataclass(frozen=True)
+class FeedFile:
+    """One file as the manifest names it; `fee_li` is 0 where no fee is listed."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    fee_li: int
+
+
+def field_patterns(month: date, has_opaque_identities: bool) -> dict[str, dict[str, str]]:
+    """Return table → column → pattern that every written value of the machine feed must match in full.
+
+    Opaque subscriber ids are allowed only when a delivery declared its source opaque.
+    """
+    first = f"{month:%Y-%m-%d}"
+    charge = {
+        "msisdn": f"{MSISDN}|{OPAQUE_ID}" if has_opaque_identities else MSISDN,
+        "sp_code": SP_CODE,
+        "service_code": SERVICE_CODE,
+        "subscription_id": PSEUDONYM,
+        "billing_month": first,
+        "fee_li": NOT_NEGATIVE,
+        "charge_time": f"{first} 00:00:00",
+    }
+    excluded = {column: charge[column] for column in EXCLUSION_COLUMNS if column in charge}
+    return {
+        "charges": charge,
+        "exclusions": {
+            **excluded,
+            "disposition": "|".join(code for code in DISPOSITIONS if code != "billed"),
+            "reason": FIXED_CODE,
+        },
+        "settlement": {
+            "sp_code": SP_CODE,
+            "billing_month": first,
+            **dict.fromkeys(SETTLEMENT_AMOUNTS, INTEGER),
+            "status": "payable|held",
+            "hold_reason": f"({FIXED_CODE})?",
+        },
+        "inputs": {"extract": FIXED_CODE, "date": DAY, "source": NAME, "delivery": POSITIVE, "sha256": SHA256},
+    }
+
+
+def write_version(database: Path, folder: Path, month: date, settings: Settings) -> None:
+    """Write all files of version 1 of the frozen month into the empty `folder`, manifest.json last, and flush them.
+
+    Raises:
+        FeedError: a field does not match its pattern; nothing was written then.
+    """
+    connection = duckdb.connect(
+        str(database),
+        read_only=True,
+        config={
+            "threads": settings.threads,
+            "memory_limit": settings.memory_limit,
+            "autoinstall_known_extensions": False,
+            "temp_directory": str(settings.warehouse_folder / "tmp"),
+        },
+    )
+    try:
+        as_of, inputs_digest, policy_digest, before_data_start, has_opaque = connection.execute(
+            "select as_of, inputs_digest, policy_digest, before_data_start, has_opaque_identities from feed_info"
+        ).fetchone()
+        _require_valid_fields(connection, month, has_opaque)
+        files = _write_charges(connection, folder, month, settings.feed_rows_per_file)
+        files.append(_write_settlement(connection, folder, month))
+        files.append(_write_exclusions(connection, folder, month))
+        files.append(_write_inputs(connection, folder))
+        manifest = {
+            "as_of": f"{as_of:%Y-%m-%d}",
+            "before_data_start": before_data_start,
+            "billing_month": f"{month:%Y-%m}",
+            "code_version": __version__,
+            "digests": {"inputs": inputs_digest, "policy": policy_digest},
+            "dispositions": _sum_dispositions(connection),
+            "files": [asdict(file) for file in files],
+            "version": 1,
+            "waivers": _list_waivers(connection),
+        }
+    finally:
+        connection.close()
+    write_text(folder / MANIFEST, as_json(manifest))
+
+
+def _require_valid_fields(connection: duckdb.DuckDBPyConnection, month: date, has_opaque: bool) -> None:
+    for table, patterns in field_patterns(month, has_opaque).items():
+        for column, pattern in patterns.items():
+            written = _written(column)
+            if column == "hold_reason":
+                written = f"coalesce({written}, '')"
+            offending, example = connection.execute(
+                f"""
+                select count(*), min(shown)
+                from (select {written} as shown from {table}) as written
+                where shown is null or not regexp_full_match(shown, $pattern)
+                """,  # noqa: S608 - tables and columns are the constants above
+                {"pattern": pattern},
+            ).fetchone()
+            if offending:
+                raise FeedError(
+                    where=f"billing feed {month:%Y-%m}, {table}.{column}",
+                    expected=f"text that matches {pattern}",
+                    found=f"{offending} rows that do not, for example {_shown_safely(column, example)}",
+                    advice="repair the delivery that brought the value and run its day again; the feed alters nothing",
+                )
+
+
+def _shown_safely(column: str, value: str | None) -> str:
+    if value is None:
+        return "an empty value"
+    return repr(mask_msisdn(value) if column == "msisdn" else mask_text(value[:40]))
+
+
+def _written(column: str) -> str:
+    return WRITTEN_AS.get(column, "cast({column} as varchar)").format(column=column)
+
+
+def _write_charges(
+    connection: duckdb.DuckDBPyConnection, folder: Path, month: date, rows_per_file: int
+) -> list[FeedFile]:
+    """Write the charges of each province (null is `unknown`), a new file every `rows_per_file` rows."""
+    provinces = connection.execute(
+        "select distinct coalesce(province, 'unknown') as province from charges order by province"
+    ).fetchall()
+    files = []
+    for (province,) in provinces:
+        shown = province_in_file_name(province)
+        lines = connection.execute(
+            f"""
+            select {_line(CHARGE_COLUMNS)}, fee_li
+            from charges
+            where coalesce(province, 'unknown') = $province
+            order by msisdn, sp_code, service_code, subscription_id
+            """,  # noqa: S608 - columns are the constants above
+            {"province": province},
+        )
+        for number in itertools.count(1):
+            batch = lines.fetchmany(min(LINES_PER_BATCH, rows_per_file))
+            if not batch:
+                break
+            name = f"charges_{month:%Y%m}_{shown}_{number:03d}.csv.gz"
+            with _FeedFileWriter(folder / name, CHARGE_COLUMNS) as writer:
+                while batch:
+                    writer.write([line for line, _ in batch], fee_li=sum(fee for _, fee in batch))
+                    left = min(LINES_PER_BATCH, rows_per_file - writer.rows)
+                    batch = lines.fetchmany(left) if left else []
+            files.append(writer.entry())
+    return files
+
+
+def _write_settlement(connection: duckdb.DuckDBPyConnection, folder: Path, month: date) -> FeedFile:
+    query = f"select {_line(SETTLEMENT_COLUMNS)} from settlement order by sp_code"  # noqa: S608 - constants
+    return _write_table(connection, folder / f"settlement_{month:%Y%m}.csv", SETTLEMENT_COLUMNS, query)
+
+
+def _write_inputs(connection: duckdb.DuckDBPyConnection, folder: Path) -> FeedFile:
+    query = f"select {_line(INPUT_COLUMNS)} from inputs order by extract, date, source"  # noqa: S608 - constants
+    return _write_table(connection, folder / "inputs.csv.gz", INPUT_COLUMNS, query)
+
+
+def _write_exclusions(connection: duckdb.DuckDBPyConnection, folder: Path, month: date) -> FeedFile:
+    query = f"""
+        select {_line(EXCLUSION_COLUMNS)}, fee_li
+        from exclusions
+        order by msisdn, sp_code, service_code, subscription_id
+        """  # noqa: S608 - columns are the constants above
+    return _write_table(connection, folder / f"exclusions_{month:%Y%m}.csv.gz", EXCLUSION_COLUMNS, query)
+
+
+def _write_table(connection: duckdb.DuckDBPyConnection, path: Path, columns: tuple[str, ...], query: str) -> FeedFile:
+    """Write one file from a query of lines (and, as second column, fees to add up)."""
+    lines = connection.execute(query)
+    with _FeedFileWriter(path, columns) as writer:
+        while batch := lines.fetchmany(LINES_PER_BATCH):
+            writer.write([row[0] for row in batch], fee_li=sum(row[1] for row in batch if len(row) > 1))
+    return writer.entry()
+
+
+class _FeedFileWriter:
+    """Writes one file line by line, counting and hashing what reaches the disk; compressed if its name ends in .gz."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.path = path
+        self.rows = 0
+        self._fee_li = 0
+        self._bytes = 0
+        self._digest = hashlib.sha256()
+        self._compressor = zlib.compressobj(wbits=GZIP_WRAPPER) if path.suffix == ".gz" else None
+        self._file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, RESTRICTED_FILE), "wb")
+        self._put([",".join(columns)])
+
+    def __enter__(self) -> "_FeedFileWriter":
+        return self
+
+    def __exit__(self, error_type: object, *_: object) -> None:
+        if error_type is None:
+            if self._compressor:
+                self._emit(self._compressor.flush())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+    def write(self, lines: list[str], fee_li: int = 0) -> None:
+        self._put(lines)
+        self.rows += len(lines)
+        self._fee_li += fee_li
+
+    def entry(self) -> FeedFile:
+        return FeedFile(
+            name=self.path.name, rows=self.rows, bytes=self._bytes, sha256=self._digest.hexdigest(), fee_li=self._fee_li
+        )
+
+    def _put(self, lines: list[str]) -> None:
+        text = ("\n".join(lines) + "\n").encode("ascii")
+        self._emit(self._compressor.compress(text) if self._compressor else text)
+
+    def _emit(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._bytes += len(data)
+
+
+def _line(columns: tuple[str, ...]) -> str:
+    """Return the SQL of one CSV line; every value was validated before, so nothing needs quotes."""
+    return " || ',' || ".join(f"coalesce({_written(column)}, '')" for column in columns) + " as line"
+
+
+def province_in_file_name(province: str) -> str:
+    """Return a province as it stands in a file name: percent-encoded UTF-8 unless letters, digits, `-`, `_`, `.`, `~`.
+
+    A text too long for a file name is cut and made unique by its digest (`%~` occurs in no encoded text).
+    """
+    encoded = quote(province, safe="")
+    if len(encoded) <= LONGEST_PROVINCE:
+        return encoded
+    return f"{encoded[:LONGEST_PROVINCE]}%~{hashlib.sha256(province.encode()).hexdigest()[:32]}"
+
+
+def _sum_dispositions(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
+    sums = {code: {"count": 0, "fee_li": 0} for code in DISPOSITIONS}
+    for code, count, fee_li in connection.execute(
+        "select disposition, count(*), sum(fee_li)::hugeint from dispositions group by disposition"
+    ).fetchall():
+        sums[code] = {"count": count, "fee_li": int(fee_li)}
+    return sums
+
+
+def _list_waivers(connection: duckdb.DuckDBPyConnection) -> list[dict[str, str]]:
+    cursor = connection.execute("select * from waivers order by all")
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, map(str, row), strict=True)) for row in cursor.fetchall()]
+
+
+def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the manifest of a version folder and the sha256 of its bytes.
+
+    Raises:
+        FeedError: there is none or it is not JSON.
+    """
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+        manifest = json.loads(content)
+    except (OSError, ValueError) as error:
+        raise FeedError(
+            where=str(path), expected="the manifest of a feed version", found=type(error).__name__, advice=DAMAGED
+        ) from error
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def verify_version(folder: Path) -> tuple[dict[str, Any], str]:
+    """Check every file of a version folder against its manifest; return the manifest and its sha256.
+
+    Raises:
+        FeedError: a file is missing, superfluous, or differs in bytes or sha256; it is named.
+    """
+    manifest, manifest_sha256 = read_manifest(folder)
+    named = {entry["name"]: entry for entry in manifest["files"]}
+    present = {path.name for path in folder.iterdir()} - {MANIFEST, APPROVAL, SUCCESS}
+    for name in sorted(present ^ named.keys()):
+        raise FeedError(
+            where=str(folder / name),
+            expected="exactly the files of manifest.json",
+            found="a file it does not name" if name in present else "no such file",
+            advice=DAMAGED,
+        )
+    for name, entry in named.items():
+        with (folder / name).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != entry["sha256"]:
+            raise FeedError(
+                where=str(folder / name),
+                expected=f"{entry['bytes']} bytes with sha256 {entry['sha256']}",
+                found=f"{(folder / name).stat().st_size} bytes with sha256 {sha256}",
+                advice=DAMAGED,
+            )
+    success = folder / SUCCESS
+    if success.exists() and success.read_text().strip() != manifest_sha256:
+        raise FeedError(
+            where=str(success),
+            expected=f"the sha256 of manifest.json {manifest_sha256}",
+            found=repr(success.read_text()[:80]),
+            advice=DAMAGED,
+        )
+    return manifest, manifest_sha256
+
+
+def count_changed_lines(database: Path, sealed: Path, month: date) -> int:
+    """Count the charge lines of the frozen month that a sealed version lacks or has differently (0: the same)."""
+    return _count_differences(
+        database,
+        f"select {_line(CHARGE_COLUMNS)} from charges",  # noqa: S608 - constants
+        sorted(sealed.glob(f"charges_{month:%Y%m}_*.csv.gz")),
+    )
+
+
+def count_changed_inputs(database: Path, sealed: Path) -> int:
+    """Count the deliveries in force that a sealed version was not made of (0: the same)."""
+    return _count_differences(database, f"select {_line(INPUT_COLUMNS)} from inputs", [sealed / "inputs.csv.gz"])  # noqa: S608 - constants
+
+
+def _count_differences(database: Path, frozen: str, files: list[Path]) -> int:
+    """Compare the lines of a query on the frozen month with the lines of sealed files, whatever their order."""
+    connection = duckdb.connect(str(database), read_only=True, config={"autoinstall_known_extensions": False})
+    try:
+        connection.execute("create temp table sealed (line varchar)")
+        for file in files:
+            connection.execute(
+                """
+                insert into sealed
+                select line
+                from read_csv(
+                    $path, columns = {'line': 'varchar'}, header = false, skip = 1, auto_detect = false,
+                    delim = chr(1), quote = '', escape = '', compression = 'gzip'
+                )
+                """,
+                {"path": str(file)},
+            )
+        return connection.execute(
+            f"""
+            select greatest(
+                (select count(*) from ({frozen} except all select line from sealed)),
+                (select count(*) from (select line from sealed except all {frozen}))
+            )
+            """  # noqa: S608 - constants
+        ).fetchone()[0]
+    finally:
+        connection.close()
+
+
+def as_json(content: dict[str, Any]) -> str:
+    """Return JSON with sorted keys, so that equal content gives equal bytes."""
+    return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small restricted file whole or not at all: temporary name, flush, rename."""
+    temporary = path.with_name(path.name + ".writing")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, RESTRICTED_FILE), "wb") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

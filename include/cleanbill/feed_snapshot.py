@@ -1,0 +1,342 @@
+"""Freeze what one billing month needs out of a build into `warehouse/billing/<YYYY-MM>/feed.duckdb`.
+
+The frozen file is the only thing the export gate and the feed writer look at: what was checked is what is written,
+whatever the warehouse does meanwhile. It holds true MSISDNs and is readable by its owner only.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import duckdb
+
+from cleanbill.control import WAREHOUSE_STORAGE_VERSION, open_warehouse
+from cleanbill.digests import deliveries_digest, policy_digest
+from cleanbill.errors import BillingBlocked, FeedError
+from cleanbill.settings import Settings
+
+CHARGES_SQL = """
+create table feed.main.charges as
+select
+    spells.msisdn,
+    dispositions.sp_code,
+    dispositions.service_code,
+    dispositions.subscription_id,
+    dispositions.province,
+    dispositions.billing_month,
+    dispositions.charged_li as fee_li,
+    cast(dispositions.billing_month as timestamp) as charge_time
+from marts.billing_dispositions as dispositions
+inner join intermediate.int_spells as spells on dispositions.subscription_id = spells.subscription_id
+where dispositions.billing_month = $month and dispositions.disposition = 'billed'
+order by spells.msisdn, dispositions.sp_code, dispositions.service_code, dispositions.subscription_id
+"""
+
+EXCLUSIONS_SQL = """
+create table feed.main.exclusions as
+select
+    spells.msisdn,
+    dispositions.sp_code,
+    dispositions.service_code,
+    dispositions.subscription_id,
+    dispositions.billing_month,
+    dispositions.fee_li,
+    dispositions.disposition,
+    dispositions.reason
+from marts.billing_dispositions as dispositions
+inner join intermediate.int_spells as spells on dispositions.subscription_id = spells.subscription_id
+where dispositions.billing_month = $month and dispositions.disposition <> 'billed'
+order by spells.msisdn, dispositions.sp_code, dispositions.service_code, dispositions.subscription_id
+"""
+
+SETTLEMENT_SQL = """
+create table feed.main.settlement as
+select
+    sp_code,
+    billing_month,
+    gross_li,
+    errors_li,
+    audited_li,
+    stopped_li,
+    closed_li,
+    abnormal_li,
+    silent_li,
+    price_per_message_li,
+    refunds_li,
+    penalties_li,
+    double_refunds_li,
+    other_li,
+    to_settle_li,
+    operator_share_li,
+    sp_share_li,
+    status,
+    hold_reason
+from marts.sp_settlement
+where billing_month = $month
+order by sp_code
+"""
+
+# Deliveries after A do not exist; what is in force up to A never depends on later ones.
+INPUTS_SQL = """
+select
+    extract,
+    business_date as date,
+    source,
+    delivery,
+    manifest_sha256 as sha256
+from control.in_force
+where business_date <= $as_of
+order by extract, business_date, source
+"""
+
+DISPOSITIONS_SQL = """
+create table feed.main.dispositions as
+select
+    billing_month,
+    subscription_id,
+    subscriber_id,
+    sp_code,
+    service_code,
+    province,
+    disposition,
+    reason,
+    fee_li,
+    charged_li
+from marts.billing_dispositions
+where billing_month = $month
+order by subscription_id
+"""
+
+WAIVERS_SQL = """
+create table feed.main.waivers as
+select distinct
+    extract,
+    source,
+    day,
+    reason,
+    requested_by,
+    approved_by,
+    expires_on
+from control.waivers
+where day <= $as_of
+order by all
+"""
+
+FEED_INFO_SQL = """
+create table feed.main.feed_info as
+select
+    cast($month as date) as billing_month,
+    cast($as_of as date) as as_of,
+    cast($inputs_digest as varchar) as inputs_digest,
+    cast($policy_digest as varchar) as policy_digest,
+    (
+        select count(*)
+        from intermediate.int_silence
+        where billing_month = $month and verdict = 'unknown' and before_data_start
+    ) as before_data_start,
+    exists (
+        select 1
+        from control.deliveries
+        where identity = 'opaque' and status = 'accepted' and business_date <= $as_of
+    ) as has_opaque_identities
+"""
+
+
+@dataclass(frozen=True)
+class FrozenMonth:
+    """What a freeze wrote: number of charges, their sum in li, number of exclusions."""
+
+    charges: int
+    charged_li: int
+    exclusions: int
+
+
+def billing_as_of(month: date) -> date:
+    """Return A of version 1 of billing month M: the last day of M−1."""
+    return month - timedelta(days=1)
+
+
+def warehouse_serves(connection: duckdb.DuckDBPyConnection, as_of: date) -> bool:
+    """Tell whether the open warehouse holds exactly the build at `as_of` of what is in force now.
+
+    False when nothing was built, at another as-of, or when deliveries within `as_of` came, were replaced or
+    withdrawn since.
+    """
+    state = connection.execute("select as_of_date from control.absorbed_state").fetchone()
+    if state is None or state[0] != as_of:
+        return False
+    different = """
+        select count(*) from (
+            (
+                select extract, business_date, source, delivery from control.in_force where business_date <= $as_of
+                except
+                select extract, business_date, source, delivery from control.absorbed
+            )
+            union all
+            (
+                select extract, business_date, source, delivery from control.absorbed
+                except
+                select extract, business_date, source, delivery from control.in_force where business_date <= $as_of
+            )
+        ) as differing
+    """
+    return connection.execute(different, {"as_of": as_of}).fetchone()[0] == 0
+
+
+def require_inputs(connection: duckdb.DuckDBPyConnection, month: date) -> None:
+    """Refuse a month for which nothing at all was delivered, before a build is spent on it.
+
+    Raises:
+        BillingBlocked: no delivery in force has a business date in M−1.
+    """
+    as_of = billing_as_of(month)
+    newest = connection.execute(
+        "select max(business_date) from control.in_force where business_date <= $as_of", {"as_of": as_of}
+    ).fetchone()[0]
+    if newest is not None and newest >= as_of.replace(day=1):
+        return
+    raise BillingBlocked(
+        where=f"billing month {month:%Y-%m}",
+        expected=f"deliveries in force for the days up to {as_of}",
+        found=f"none newer than {newest}" if newest else "none at all",
+        advice=f"land the extracts of {as_of:%Y-%m}, then `cleanbill run --from {as_of:%Y-%m}-01 --to {as_of}`",
+    )
+
+
+def freeze_month(source: Path | None, target: Path, month: date, settings: Settings) -> FrozenMonth:
+    """Copy the rows of billing month M from a build into the new file `target` (mode 0600, flushed to disk).
+
+    Args:
+        source: a scratch build, or None for the warehouse itself.
+        target: file to write; must not exist.
+        month: first day of M.
+
+    Raises:
+        BillingBlocked: the build names missing days or undecided silences that are not waived.
+        FeedError: a disposition has no spell, so a charge would be lost.
+    """
+    as_of = billing_as_of(month)
+    with open_warehouse(settings, path=source, read_only=True) as connection:
+        require_unblocked(connection, month)
+        connection.execute(
+            f"attach $target as feed (read_write, storage_version '{WAREHOUSE_STORAGE_VERSION}')",
+            {"target": str(target)},
+        )
+        connection.execute(CHARGES_SQL, {"month": month})
+        connection.execute(EXCLUSIONS_SQL, {"month": month})
+        connection.execute(SETTLEMENT_SQL, {"month": month})
+        connection.execute(DISPOSITIONS_SQL, {"month": month})
+        connection.execute("create table feed.main.inputs as " + INPUTS_SQL, {"as_of": as_of})
+        connection.execute(WAIVERS_SQL, {"as_of": as_of})
+        connection.execute(
+            FEED_INFO_SQL,
+            {
+                "month": month,
+                "as_of": as_of,
+                "inputs_digest": deliveries_digest(connection, as_of),
+                "policy_digest": policy_digest(connection, settings),
+            },
+        )
+        frozen = _count_frozen(connection, month)
+        connection.execute("checkpoint feed")
+        connection.execute("detach feed")
+    target.chmod(0o600)
+    _flush(target)
+    return frozen
+
+
+def _count_frozen(connection: duckdb.DuckDBPyConnection, month: date) -> FrozenMonth:
+    charges, charged_li = connection.execute(
+        "select count(*), coalesce(sum(fee_li), 0)::hugeint from feed.main.charges"
+    ).fetchone()
+    exclusions = connection.execute("select count(*) from feed.main.exclusions").fetchone()[0]
+    live, expected_li = connection.execute(
+        "select count(*), coalesce(sum(charged_li), 0)::hugeint from feed.main.dispositions"
+    ).fetchone()
+    if charges + exclusions != live or charged_li != expected_li:
+        raise FeedError(
+            where=f"billing month {month:%Y-%m}",
+            expected=f"one charge or exclusion for each of {live} dispositions, {expected_li} li in all",
+            found=f"{charges} charges + {exclusions} exclusions, {charged_li} li",
+            advice="the build is inconsistent (a disposition without its spell): rebuild the warehouse",
+        )
+    return FrozenMonth(charges=charges, charged_li=int(charged_li), exclusions=exclusions)
+
+
+def require_unblocked(connection: duckdb.DuckDBPyConnection, month: date) -> None:
+    """Stop the month while a day it needs is missing or a silence that matters is undecided (waived ones are not here).
+
+    Raises:
+        BillingBlocked: names every missing extract, source and day, and counts the undecided silences.
+    """
+    blockers = connection.execute(
+        """
+        select blocker, extract, source, day, relations
+        from intermediate.int_billing_blockers
+        where billing_month = $month
+        order by blocker, extract, source, day
+        """,
+        {"month": month},
+    ).fetchall()
+    if not blockers:
+        return
+    days: dict[tuple[str, str], set[date]] = {}
+    for _, extract, source, day, _ in blockers:
+        if extract is not None and day is not None:
+            days.setdefault((extract, source or "any source"), set()).add(day)
+    parts = [f"{extract} of {source}: {_as_ranges(missing)}" for (extract, source), missing in sorted(days.items())]
+    unknown = _count_unknown_silences(connection, month)
+    if unknown:
+        parts.append(f"{unknown} relations whose silence is unknown")
+    raise BillingBlocked(
+        where=f"billing month {month:%Y-%m}",
+        expected=f"every day it needs up to {billing_as_of(month)} delivered or waived, and no undecided silence",
+        found="missing " + "; ".join(parts),
+        advice=(
+            "land the missing deliveries and run their days, or waive them in waivers.csv "
+            f"(reason, two names, expiry); then `cleanbill bill {month:%Y-%m}` again"
+        ),
+    )
+
+
+def _count_unknown_silences(connection: duckdb.DuckDBPyConnection, month: date) -> int:
+    """Count the relations of M whose silence is undecided; the blockers say which days would decide it."""
+    is_blocked = connection.execute(
+        """
+        select count(*) > 0
+        from intermediate.int_billing_blockers
+        where billing_month = $month and blocker = 'unknown_usage'
+        """,
+        {"month": month},
+    ).fetchone()[0]
+    if not is_blocked:
+        return 0
+    return connection.execute(
+        """
+        select count(*)
+        from intermediate.int_silence
+        where billing_month = $month and verdict = 'unknown' and not before_data_start
+        """,
+        {"month": month},
+    ).fetchone()[0]
+
+
+def _as_ranges(days: Iterable[date]) -> str:
+    """Write days as `2026-10-03, 2026-10-07…2026-10-09`: every one is named, none twice."""
+    ranges: list[list[date]] = []
+    for day in sorted(days):
+        if ranges and day - ranges[-1][1] == timedelta(days=1):
+            ranges[-1][1] = day
+        else:
+            ranges.append([day, day])
+    return ", ".join(f"{first}" if first == last else f"{first}…{last}" for first, last in ranges)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
