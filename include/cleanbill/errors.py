@@ -35,6 +35,10 @@ class DeliveryRejected(CleanbillError):
         super().__init__(where, expected, found, advice)
 
 
+class IngestFailed(CleanbillError):
+    """Ingest itself could not go on (disk, memory, lock); what was recorded before stays, a re-run goes on."""
+
+
 class InputFileError(CleanbillError):
     """A reference file of the data root (expected extracts, test numbers, waivers) or a mapping is wrong."""
 
