@@ -4,10 +4,12 @@ Month M = 2026-11, as of 2026-10-31. Nothing is computed here: the rows are what
 """
 
 import hashlib
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
+from cleanbill.build import inputs_digest
 from cleanbill.control import open_warehouse
+from cleanbill.reference_inputs import load_reference_inputs
 from cleanbill.settings import get_settings
 
 MONTH = date(2026, 11, 1)
@@ -108,7 +110,9 @@ def make_warehouse(lines: list[tuple] | None = None, as_of: date = AS_OF, month:
         connection.execute(
             "insert into control.absorbed by name select extract, business_date, source, delivery from control.in_force"
         )
-        connection.execute("insert into control.absorbed_state values ($1, 'digest')", [as_of])
+        load_reference_inputs(connection, settings)
+        digest = inputs_digest(connection, settings, as_of)
+        connection.execute("insert into control.absorbed_state values ($1, $2)", [as_of, digest])
     return settings.warehouse
 
 
@@ -132,8 +136,3 @@ def add_delivery(extract: str, day: date, source: str, delivery: int = 1, connec
         "1 as rows_in, 1 as rows_loaded, 0 as rows_quarantined, 0 as rows_duplicate",
         [extract, day, source, delivery, sha256],
     )
-
-
-def moment(text: str) -> datetime:
-    """Return a local time."""
-    return datetime.fromisoformat(text)

@@ -19,6 +19,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from cleanbill import feed_files, feed_snapshot, gates
+from cleanbill.build import build_scratch
 from cleanbill.control import open_warehouse
 from cleanbill.digests import deliveries_digest
 from cleanbill.errors import FeedError
@@ -97,10 +98,10 @@ def prepare_month(month: date) -> PreparedMonth:
     settings = get_settings()
     as_of = feed_snapshot.billing_as_of(month)
     with _month_to_myself(month, settings):
-        with open_warehouse(settings, read_only=True) as connection:
+        with open_warehouse(settings) as connection:
             feed_snapshot.require_inputs(connection, month)
-            serves = feed_snapshot.warehouse_serves(connection, as_of)
-        source = None if serves else _build_scratch(as_of)
+            serves = feed_snapshot.warehouse_serves(connection, as_of, settings)
+        source = None if serves else build_scratch(as_of)
         database = feed_database(month, settings)
         fresh = database.with_name("freezing.duckdb")
         for leftover in (fresh, fresh.with_name(fresh.name + ".wal")):
@@ -118,12 +119,6 @@ def prepare_month(month: date) -> PreparedMonth:
             charged_li=frozen.charged_li,
             exclusions=frozen.exclusions,
         )
-
-
-def _build_scratch(as_of: date) -> Path:
-    from cleanbill import build  # imports dbt, which costs seconds
-
-    return build.build_scratch(as_of)
 
 
 def _is_sealed_unchanged(month: date, settings: Settings) -> bool:

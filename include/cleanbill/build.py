@@ -141,13 +141,15 @@ def _begin(connection: duckdb.DuckDBPyConnection, settings: Settings, as_of: dat
             found="none",
             advice="deliver the missing extracts, or correct expected_extracts.csv; `cleanbill status` lists them",
         )
-    digest = _inputs_digest(connection, settings, decided)
+    digest = inputs_digest(connection, settings, decided)
     state = connection.execute("select as_of_date, inputs_digest from control.absorbed_state").fetchone()
     is_full = state is None or state[0] > decided or state[1] != digest
     if is_full:
         # Nothing absorbed is worth anything now; emptied first, so that a killed full build stays a full build.
         for table in ("absorbed", "absorbed_state", "absorbed_usage_days", "absorbed_services"):
             connection.execute(f"delete from control.{table}")  # noqa: S608
+    connection.execute("delete from control.build_under_way")
+    connection.execute("insert into control.build_under_way values ($as_of)", {"as_of": decided})
     connection.execute("delete from control.run_context")
     connection.execute(
         "insert into control.run_context values ($as_of, $previous, $digest)",
@@ -185,10 +187,11 @@ def _absorb(connection: duckdb.DuckDBPyConnection) -> None:
         """
     )
     connection.execute("insert into control.absorbed_state select as_of_date, inputs_digest from control.run_context")
+    connection.execute("delete from control.build_under_way")
     connection.execute("commit")
 
 
-def _inputs_digest(connection: duckdb.DuckDBPyConnection, settings: Settings, as_of: date) -> str:
+def inputs_digest(connection: duckdb.DuckDBPyConnection, settings: Settings, as_of: date) -> str:
     """Digest everything besides deliveries that every row depends on.
 
     Deliveries, expected pairs and waivers are left out on purpose: the models follow their changes one by one.

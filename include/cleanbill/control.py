@@ -99,6 +99,9 @@ create table if not exists control.absorbed_services (
 );
 create table if not exists control.absorbed_usage_days (extract varchar not null, day date not null, is_complete boolean not null);
 
+-- A row while a build has begun and not ended (also after it was killed): the marts may be half new.
+create table if not exists control.build_under_way (as_of_date date not null);
+
 -- One row: what the build under way is to compute.
 create table if not exists control.run_context (
     as_of_date date not null,

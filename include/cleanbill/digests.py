@@ -38,8 +38,10 @@ def deliveries_digest(connection: duckdb.DuckDBPyConnection, as_of: date) -> str
     return _sha256_of_lines(",".join(str(value) for value in row) for row in rows)
 
 
-def policy_digest(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str:
+def policy_digest(connection: duckdb.DuckDBPyConnection, settings: Settings, as_of: date | None = None) -> str:
     """Return the digest of every policy table as loaded, of the expected pairs and of the test numbers.
+
+    With `as_of`, expected pairs are taken as they stand up to that day: a source that starts later plays no part.
 
     Test numbers are true MSISDNs and few: a plain hash of them could be guessed, so they enter under the
     pseudonym key. Rows are hashed in the order of their text, so that load order plays no part.
@@ -63,6 +65,8 @@ def policy_digest(connection: duckdb.DuckDBPyConnection, settings: Settings) -> 
     lines: list[str] = []
     for schema, table in tables:
         rows = sorted(_rows_as_json(connection, schema, table))
+        if table == "expected_pairs" and as_of is not None:
+            rows = sorted(_pairs_up_to(as_of, rows))
         if table == "test_numbers" and rows:
             key = settings.pseudonym_key_bytes()
             rows = sorted(hmac.new(key, row.encode(), "sha256").hexdigest() for row in rows)
@@ -126,6 +130,15 @@ def _rows_as_json(connection: duckdb.DuckDBPyConnection, schema: str, table: str
             ensure_ascii=False,
         )
         for row in cursor.fetchall()
+    ]
+
+
+def _pairs_up_to(as_of: date, rows: list[str]) -> list[str]:
+    day = as_of.isoformat()
+    started = [pair for pair in map(json.loads, rows) if pair["valid_from"] <= day]
+    return [
+        json.dumps(pair | {"valid_to": pair["valid_to"] if (pair["valid_to"] or day) < day else None})
+        for pair in started
     ]
 
 

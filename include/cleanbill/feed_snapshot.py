@@ -12,9 +12,11 @@ from pathlib import Path
 
 import duckdb
 
+from cleanbill.build import inputs_digest
 from cleanbill.control import WAREHOUSE_STORAGE_VERSION, open_warehouse
 from cleanbill.digests import deliveries_digest, policy_digest
 from cleanbill.errors import BillingBlocked, FeedError
+from cleanbill.reference_inputs import load_reference_inputs
 from cleanbill.settings import Settings
 
 CHARGES_SQL = """
@@ -109,8 +111,8 @@ where billing_month = $month
 order by subscription_id
 """
 
+# The waivers that count at A: a waived day after A is no business of this bill.
 WAIVERS_SQL = """
-create table feed.main.waivers as
 select distinct
     extract,
     source,
@@ -120,8 +122,37 @@ select distinct
     approved_by,
     expires_on
 from control.waivers
-where day <= $as_of
+where day <= $as_of and expires_on >= $as_of
 order by all
+"""
+
+EXPECTED_PAIRS_SQL = """
+select
+    extract,
+    source,
+    schedule,
+    valid_from,
+    case when valid_to < $as_of then valid_to end as valid_to
+from control.expected_pairs
+where valid_from <= $as_of
+order by all
+"""
+
+DIFFERING_DELIVERIES_SQL = """
+with in_force as (
+    select extract, business_date, source, delivery, lake_path from control.in_force where business_date <= $as_of
+),
+
+absorbed as (
+    select extract, business_date, source, delivery, lake_path from control.absorbed
+)
+
+select count(*)
+from (
+    (select * from in_force except select * from absorbed)
+    union all
+    (select * from absorbed except select * from in_force)
+) as differing
 """
 
 FEED_INFO_SQL = """
@@ -158,31 +189,32 @@ def billing_as_of(month: date) -> date:
     return month - timedelta(days=1)
 
 
-def warehouse_serves(connection: duckdb.DuckDBPyConnection, as_of: date) -> bool:
-    """Tell whether the open warehouse holds exactly the build at `as_of` of what is in force now.
+def warehouse_serves(connection: duckdb.DuckDBPyConnection, as_of: date, settings: Settings) -> bool:
+    """Tell whether the warehouse, open for writing, holds the finished build at `as_of` of everything as it is now.
 
-    False when nothing was built, at another as-of, or when deliveries within `as_of` came, were replaced or
-    withdrawn since.
+    False when nothing was built, at another as-of, when a build was begun and not ended, and when deliveries within
+    `as_of`, policy, models, the key or a reference file changed since. Nothing is written.
     """
-    state = connection.execute("select as_of_date from control.absorbed_state").fetchone()
+    state = connection.execute("select as_of_date, inputs_digest from control.absorbed_state").fetchone()
     if state is None or state[0] != as_of:
         return False
-    different = """
-        select count(*) from (
-            (
-                select extract, business_date, source, delivery from control.in_force where business_date <= $as_of
-                except
-                select extract, business_date, source, delivery from control.absorbed
-            )
-            union all
-            (
-                select extract, business_date, source, delivery from control.absorbed
-                except
-                select extract, business_date, source, delivery from control.in_force where business_date <= $as_of
-            )
-        ) as differing
-    """
-    return connection.execute(different, {"as_of": as_of}).fetchone()[0] == 0
+    under_way = connection.execute("select count(*) from control.build_under_way").fetchone()[0]
+    differing = connection.execute(DIFFERING_DELIVERIES_SQL, {"as_of": as_of}).fetchone()[0]
+    if under_way or differing:
+        return False
+    built_with = _reference_rows(connection, as_of)
+    connection.execute("begin")
+    try:
+        load_reference_inputs(connection, settings)
+        is_same = _reference_rows(connection, as_of) == built_with
+        return is_same and inputs_digest(connection, settings, as_of) == state[1]
+    finally:
+        connection.execute("rollback")
+
+
+def _reference_rows(connection: duckdb.DuckDBPyConnection, as_of: date) -> list[list[tuple]]:
+    """Return expected pairs and waivers as far as they matter at `as_of` (test numbers are in the inputs digest)."""
+    return [connection.execute(query, {"as_of": as_of}).fetchall() for query in (EXPECTED_PAIRS_SQL, WAIVERS_SQL)]
 
 
 def require_inputs(connection: duckdb.DuckDBPyConnection, month: date) -> None:
@@ -229,14 +261,14 @@ def freeze_month(source: Path | None, target: Path, month: date, settings: Setti
         connection.execute(SETTLEMENT_SQL, {"month": month})
         connection.execute(DISPOSITIONS_SQL, {"month": month})
         connection.execute("create table feed.main.inputs as " + INPUTS_SQL, {"as_of": as_of})
-        connection.execute(WAIVERS_SQL, {"as_of": as_of})
+        connection.execute("create table feed.main.waivers as " + WAIVERS_SQL, {"as_of": as_of})
         connection.execute(
             FEED_INFO_SQL,
             {
                 "month": month,
                 "as_of": as_of,
                 "inputs_digest": deliveries_digest(connection, as_of),
-                "policy_digest": policy_digest(connection, settings),
+                "policy_digest": policy_digest(connection, settings, as_of),
             },
         )
         frozen = _count_frozen(connection, month)

@@ -153,11 +153,16 @@ def test_settlement_and_inputs_are_exact(warehouse):
     ]
 
 
-def test_manifest_counts_and_sums(warehouse):
-    change_warehouse(
-        "insert into control.waivers values ('sms_usage', 'bj', date '2026-10-07', 'switch down', 'A', 'B', "
-        "date '2026-12-31'), ('sms_usage', 'bj', date '2026-11-07', 'later', 'A', 'B', date '2026-12-31')"
-    )
+def write_waivers(home: Path, *days: str) -> None:
+    home.mkdir(exist_ok=True)
+    lines = [f"sms_usage,bj,{day},switch down,Li Lei,Han Meimei,2026-12-31" for day in days]
+    header = "extract,source,day,reason,requested_by,approved_by,expires_on"
+    (home / "waivers.csv").write_text("\n".join([header, *lines]) + "\n")
+
+
+def test_manifest_counts_and_sums(home):
+    write_waivers(home, "2026-10-07", "2026-11-07")
+    make_warehouse()
     folder = draft()
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["as_of"] == "2026-10-31"
@@ -426,7 +431,7 @@ def test_a_sealed_month_with_other_inputs_asks_for_an_adjustment(warehouse, monk
     folder = seal()
     sealed = bytes_of(folder)
     add_delivery("relation_events", date(2026, 10, 15), "bj", delivery=2)
-    monkeypatch.setattr(billing_feed, "_build_scratch", lambda as_of: None)
+    monkeypatch.setattr(billing_feed, "build_scratch", lambda as_of: None)
     with pytest.raises(FeedError, match=r"1 changed deliveries and 0 changed charge lines.*adjustment"):
         billing_feed.prepare_month(MONTH)
     assert bytes_of(folder) == sealed
@@ -459,17 +464,29 @@ def test_a_damaged_sealed_version_is_named(warehouse):
         "update control.in_force set delivery = 2 where business_date = date '2026-10-15'",
         "delete from control.in_force where business_date = date '2026-10-15'",
         "delete from control.absorbed where business_date = date '2026-10-15'",
+        "insert into control.build_under_way values (date '2026-11-01')",
+        "update control.absorbed_state set inputs_digest = 'other policy, key or test numbers'",
     ],
 )
 def test_any_other_state_of_the_warehouse_asks_for_a_scratch_build(warehouse, monkeypatch, change):
     asked = []
-    monkeypatch.setattr(billing_feed, "_build_scratch", lambda as_of: asked.append(as_of))
+    monkeypatch.setattr(billing_feed, "build_scratch", lambda as_of: asked.append(as_of))
     change_warehouse(change)
     assert billing_feed.prepare_month(MONTH).built_from == "scratch"
     assert asked == [AS_OF]
 
 
+@pytest.mark.parametrize(("day", "built_from"), [("2026-10-31", "scratch"), ("2026-11-01", "warehouse")])
+def test_a_new_waiver_counts_from_the_next_bill_on(warehouse, home, monkeypatch, day, built_from):
+    monkeypatch.setattr(billing_feed, "build_scratch", lambda as_of: None)
+    write_waivers(home, day)
+    assert billing_feed.prepare_month(MONTH).built_from == built_from
+    with open_warehouse(get_settings()) as connection:
+        assert connection.execute("select count(*) from control.waivers").fetchone() == (0,)
+
+
 def test_the_warehouse_serves_when_only_later_days_came(warehouse):
+    add_delivery("gprs_usage", date(2026, 11, 1), "new-source")
     add_delivery("relation_events", date(2026, 11, 1), "bj")
     assert billing_feed.prepare_month(MONTH).built_from == "warehouse"
 
