@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from cleanbill.contract import EXTRACTS
+from cleanbill.contract import CONTRACTS
 from cleanbill.errors import InputFileError
 from cleanbill.settings import Settings
 
@@ -107,7 +107,7 @@ def _expected_pairs(path: Path) -> list[tuple[Any, ...]] | None:
 
 def _expected_pair(line: _Line) -> tuple[Any, ...]:
     return (
-        line.one_of("extract", tuple(EXTRACTS)),
+        line.one_of("extract", tuple(CONTRACTS)),
         line.source("source"),
         line.one_of("schedule", ("daily", "optional")),
         line.day("valid_from"),
@@ -121,7 +121,7 @@ def _test_number(line: _Line) -> tuple[Any, ...]:
 
 def _waiver(line: _Line) -> tuple[Any, ...]:
     row = (
-        line.one_of("extract", tuple(EXTRACTS)),
+        line.one_of("extract", tuple(CONTRACTS)),
         line.source("source"),
         line.day("day"),
         line.text("reason"),

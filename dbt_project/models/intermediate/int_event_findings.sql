@@ -19,32 +19,32 @@ ineffective as (
     select event_id, 'not_ordered'
     from acts
     where act <> 'open' and not was_open and not is_broadcast
-    union all
-    select events.event_id, 'not_ordered'
-    from events
-    left join acts on events.event_id = acts.event_id
-    where events.is_effective and events.action in ('cancel_all', 'suspend_all')
-    group by events.event_id
-    having not coalesce(bool_or(acts.was_open), false)
 ),
 
 -- not in the catalogue at the end of the event's day
+named as (
+    select event_id, event_time, sp_code, service_code from events
+    where is_effective and service_code is not null
+    union all
+    select event_id, event_time, sp_code, old_service_code from events
+    where is_effective and action = 'replace'
+),
+
 unknown as (
     select
-        events.event_id,
+        named.event_id,
         'unknown_service' as reason
-    from events
+    from named
     anti join {{ ref('int_service_versions') }} as services
         on
-            events.sp_code = services.sp_code
-            and events.service_code = services.service_code
-            and {{ is_valid_on('services', 'events.event_time::date + 1') }}
-    where events.is_effective and events.service_code is not null
+            named.sp_code = services.sp_code
+            and named.service_code = services.service_code
+            and {{ is_valid_on('services', 'named.event_time::date + 1') }}
 ),
 
 reasons as (
-    select distinct * from ineffective
-    union all
+    select * from ineffective
+    union
     select * from unknown
 ),
 
@@ -60,7 +60,7 @@ final as (
         events.*,
         'conflicting_event'
     from events
-    where events.is_conflicting
+    where events.is_first_conflict
 )
 
 select * from final

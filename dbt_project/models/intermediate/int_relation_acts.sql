@@ -1,5 +1,6 @@
 -- What the events do to each relation, in order: one row per act (open, close, suspend, resume) of a relation.
--- `part` orders the acts of one event: a replace closes the old relation before it opens the new one.
+-- `part` orders the acts of one event: a replace closes the old relation before it opens the new one. A snapshot
+-- speaks for its midnight: its acts date from the order but follow everything that happened before it was taken.
 
 with events as (
     select * from {{ ref('int_relation_events') }}
@@ -16,6 +17,7 @@ named_acts as (
         sp_code,
         service_code,
         event_time as acted_at,
+        event_time as judged_at,
         event_id,
         1 as part,
         case action
@@ -27,15 +29,15 @@ named_acts as (
     from events
     where action in ('order', 'cancel', 'suspend', 'resume', 'activate')
     union all
-    select msisdn, sp_code, old_service_code, event_time, event_id, 1, 'close' from events
+    select msisdn, sp_code, old_service_code, event_time, event_time, event_id, 1, 'close' from events
     where action = 'replace'
     union all
-    select msisdn, sp_code, service_code, event_time, event_id, 2, 'open' from events
+    select msisdn, sp_code, service_code, event_time, event_time, event_id, 2, 'open' from events
     where action = 'replace'
     union all
-    select msisdn, sp_code, service_code, ordered_at, '', 0, 'open' from openings
+    select msisdn, sp_code, service_code, ordered_at, taken_at, '', 0, 'open' from openings
     union all
-    select msisdn, sp_code, service_code, ordered_at, '', 1, 'suspend' from openings
+    select msisdn, sp_code, service_code, ordered_at, taken_at, '', 1, 'suspend' from openings
     where status = 'suspended'
 ),
 
@@ -56,6 +58,7 @@ acts as (
         events.sp_code,
         relations.service_code,
         events.event_time,
+        events.event_time,
         events.event_id,
         1,
         case events.action when 'cancel_all' then 'close' else 'suspend' end,
@@ -74,7 +77,7 @@ judged as (
             false
         ) as was_open
     from acts
-    window in_order as (partition by msisdn, sp_code, service_code order by acted_at, event_id, part)
+    window in_order as (partition by msisdn, sp_code, service_code order by judged_at, event_id, part)
 ),
 
 final as (
@@ -83,7 +86,7 @@ final as (
         act in ('open', 'close') and was_open = (act = 'close') as changes_spell,
         sum(case when act = 'open' and not was_open then 1 else 0 end) over (
             partition by msisdn, sp_code, service_code
-            order by acted_at, event_id, part rows between unbounded preceding and current row
+            order by judged_at, event_id, part rows between unbounded preceding and current row
         )::bigint as spell_number
     from judged
 )

@@ -34,24 +34,34 @@ compared as (
     window first_delivered as (partition by event_id order by business_date, source, file_name, line_no)
 ),
 
+conflicts as (
+    select
+        *,
+        differs_from_first
+        and row_number() over (
+            partition by event_id, differs_from_first order by nth_of_same_id
+        ) = 1 as is_first_conflict
+    from compared
+),
+
 final as (
     select
-        compared.event_id,
-        compared.msisdn,
-        compared.sp_code,
-        compared.service_code,
-        compared.action,
-        compared.event_time,
-        compared.channel,
-        compared.confirmed_at,
-        compared.province,
-        compared.old_service_code,
-        compared.business_date,
-        compared.source,
-        compared.nth_of_same_id = 1 as is_effective,
-        compared.differs_from_first as is_conflicting
-    from compared
-    semi join affected on compared.msisdn = affected.msisdn and compared.sp_code = affected.sp_code
+        conflicts.event_id,
+        conflicts.msisdn,
+        conflicts.sp_code,
+        conflicts.service_code,
+        conflicts.action,
+        conflicts.event_time,
+        conflicts.channel,
+        conflicts.confirmed_at,
+        conflicts.province,
+        conflicts.old_service_code,
+        conflicts.business_date,
+        conflicts.source,
+        conflicts.nth_of_same_id = 1 as is_effective,
+        conflicts.is_first_conflict
+    from conflicts
+    semi join affected on conflicts.msisdn = affected.msisdn and conflicts.sp_code = affected.sp_code
 )
 
 select * from final

@@ -1,38 +1,100 @@
--- A row of the catalogue holds from the later of its valid_from and the day after its file, until the next row or
--- the day after the first file without it; the first file reaches back before the first delivery.
+-- What the catalogue says of a service at the midnight that begins a day: nothing if the newest file before it does
+-- not name the service, else its newest row with valid_from on or before that day. The first file reaches back
+-- before the first delivery. A version lasts while the row stays the same.
 
 with files as (
     select
         business_date,
         case when is_first then date '0001-01-01' else business_date + 1 end as holds_from,
-        next_business_date + 1 as holds_to
+        coalesce(next_business_date + 1, date '9999-12-31') as holds_to
     from {{ ref('full_file_changes') }}
     where extract = 'service_catalogue'
 ),
 
 catalogue as (
+    select * from {{ ref('stg_service_catalogue') }}
+),
+
+-- Days on which the answer can change.
+turns as (
+    select sp_code, service_code, valid_from as day from catalogue
+    union
+    select services.sp_code, services.service_code, files.holds_from
+    from (select distinct sp_code, service_code from catalogue) as services
+    cross join files
+    where files.holds_from > date '0001-01-01'
+),
+
+answers as (
+    select
+        turns.sp_code,
+        turns.service_code,
+        turns.day,
+        catalogue.service_name,
+        catalogue.service_class,
+        catalogue.is_portal,
+        catalogue.billing_type,
+        catalogue.monthly_fee_li,
+        catalogue.status,
+        catalogue.valid_from as row_valid_from,
+        catalogue.marketing_text,
+        row_number() over (
+            partition by turns.sp_code, turns.service_code, turns.day
+            order by
+                catalogue.business_date desc, catalogue.valid_from desc,
+                catalogue.source desc, catalogue.file_name desc, catalogue.line_no desc
+        ) as nth_newest
+    from turns
+    inner join files on turns.day >= files.holds_from and turns.day < files.holds_to
+    semi join catalogue as named
+        on
+            files.business_date = named.business_date
+            and turns.sp_code = named.sp_code
+            and turns.service_code = named.service_code
+    inner join catalogue
+        on
+            turns.sp_code = catalogue.sp_code
+            and turns.service_code = catalogue.service_code
+            and catalogue.business_date <= files.business_date
+            and catalogue.valid_from <= turns.day
+),
+
+stated as (
+    select
+        turns.*,
+        answers.* exclude (sp_code, service_code, day, nth_newest),
+        answers.sp_code is not null as is_named,
+        row(
+            answers.service_name, answers.service_class, answers.is_portal, answers.billing_type,
+            answers.monthly_fee_li, answers.status, answers.row_valid_from, answers.marketing_text
+        ) as content
+    from turns
+    left join answers
+        on
+            turns.sp_code = answers.sp_code
+            and turns.service_code = answers.service_code
+            and turns.day = answers.day
+            and answers.nth_newest = 1
+),
+
+compared as (
     select
         *,
-        row_number() over (
-            partition by business_date, sp_code, service_code, valid_from order by source desc, file_name desc, line_no desc
-        ) as nth_of_same_key
-    from {{ ref('stg_service_catalogue') }}
+        lag(is_named) over in_order is distinct from is_named
+        or lag(content) over in_order is distinct from content as is_change
+    from stated
+    window in_order as (partition by sp_code, service_code order by day)
 ),
 
-rows_in_file as (
+versions as (
     select
-        catalogue.*,
-        files.holds_from,
-        files.holds_to,
-        lead(catalogue.valid_from) over (
-            partition by catalogue.business_date, catalogue.sp_code, catalogue.service_code order by catalogue.valid_from
-        ) as next_valid_from
-    from catalogue
-    inner join files on catalogue.business_date = files.business_date
-    where catalogue.nth_of_same_key = 1
+        *,
+        lead(day) over (partition by sp_code, service_code order by day) as next_day
+    from compared
+    where is_change
 ),
 
-segments as (
+final as (
     select
         sp_code,
         service_code,
@@ -41,52 +103,10 @@ segments as (
         is_portal,
         billing_type,
         coalesce(monthly_fee_li, 0) as monthly_fee_li,
-        greatest(holds_from, valid_from) as valid_from,
-        case
-            when next_valid_from is null then holds_to
-            when holds_to is null then next_valid_from
-            else least(holds_to, next_valid_from)
-        end as valid_to
-    from rows_in_file
-),
-
-marked as (
-    select
-        *,
-        coalesce(
-            row(service_name, service_class, is_portal, billing_type, monthly_fee_li, valid_from)
-            is not distinct from
-            lag(row(service_name, service_class, is_portal, billing_type, monthly_fee_li, valid_to)) over (
-                partition by sp_code, service_code order by valid_from
-            ),
-            false
-        ) as continues
-    from segments
-    where valid_to is null or valid_from < valid_to
-),
-
-numbered as (
-    select
-        *,
-        sum(case when continues then 0 else 1 end) over (
-            partition by sp_code, service_code order by valid_from
-        ) as version_number
-    from marked
-),
-
-final as (
-    select
-        sp_code,
-        service_code,
-        any_value(service_name) as service_name,
-        any_value(service_class) as service_class,
-        any_value(is_portal) as is_portal,
-        any_value(billing_type) as billing_type,
-        any_value(monthly_fee_li) as monthly_fee_li,
-        min(valid_from) as valid_from,
-        max_by(valid_to, valid_from) as valid_to
-    from numbered
-    group by sp_code, service_code, version_number
+        day as valid_from,
+        next_day as valid_to
+    from versions
+    where is_named
 )
 
 select * from final

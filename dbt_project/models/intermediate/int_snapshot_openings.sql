@@ -48,6 +48,7 @@ final as (
         snapshots.status,
         least(snapshots.first_ordered_at, snapshots.ordered_at) as first_ordered_at,
         snapshots.ordered_at,
+        snapshots.business_date::timestamp as taken_at,
         snapshots.confirmed_at,
         snapshots.channel,
         snapshots.province,

@@ -17,7 +17,7 @@ with turns as (
         lead(acted_at, 2) over in_order as next_ordered_at
     from {{ ref('int_relation_acts') }}
     where changes_spell
-    window in_order as (partition by msisdn, sp_code, service_code order by acted_at, event_id, part)
+    window in_order as (partition by msisdn, sp_code, service_code order by judged_at, event_id, part)
 ),
 
 events as (

@@ -11,7 +11,7 @@ with toggles as (
         lag(act) over in_order = 'suspend' as was_suspended
     from {{ ref('int_relation_acts') }}
     where changes_spell or (was_open and act in ('suspend', 'resume'))
-    window in_order as (partition by msisdn, sp_code, service_code order by acted_at, event_id, part)
+    window in_order as (partition by msisdn, sp_code, service_code order by judged_at, event_id, part)
 ),
 
 pauses as (
@@ -23,7 +23,7 @@ pauses as (
         act,
         acted_at as suspended_from,
         lead(acted_at) over (
-            partition by msisdn, sp_code, service_code order by acted_at, event_id, part
+            partition by msisdn, sp_code, service_code order by judged_at, event_id, part
         ) as suspended_to
     from toggles
     where act <> 'suspend' or was_suspended is not true

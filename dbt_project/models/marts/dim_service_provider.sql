@@ -1,10 +1,16 @@
-with ranked as (
+with newest as (
+    select max(business_date) as business_date from {{ ref('full_file_changes') }}
+    where extract = 'service_providers'
+),
+
+ranked as (
     select
-        *,
+        providers.*,
         row_number() over (
-            partition by sp_code order by business_date desc, source desc, file_name desc, line_no desc
+            partition by providers.sp_code order by providers.source desc, providers.file_name desc, providers.line_no desc
         ) as nth_newest
-    from {{ ref('stg_service_providers') }}
+    from {{ ref('stg_service_providers') }} as providers
+    inner join newest on providers.business_date = newest.business_date
 ),
 
 final as (

@@ -67,7 +67,7 @@ settled as (
     select
         amounts.*,
         coalesce(priced.price_per_message_li, 0) as price_per_message_li,
-        policies.penalty_li as penalties_li,
+        policies.penalty_li::bigint as penalties_li,
         policies.operator_share_bp,
         amounts.gross_li - amounts.errors_li as audited_li,
         amounts.gross_li - amounts.errors_li - amounts.stopped_li - amounts.closed_li - amounts.abnormal_li
