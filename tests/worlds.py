@@ -252,7 +252,7 @@ class WorldMaker:
                     contact='说 "你好", 再见',
                 )
         for (sp_code, service_code), (service_class, billing_type, fee) in self.services.items():
-            since = rng.choice([date(2000, 1, 1), self.first_day, self.first_day + timedelta(days=5)])
+            since = rng.choice([date(2000, 1, 1)] * 4 + [self.first_day, self.first_day + timedelta(days=5)])
             base = {
                 "sp_code": sp_code,
                 "service_code": service_code,
@@ -265,7 +265,9 @@ class WorldMaker:
                 "valid_from": since,
                 "marketing_text": None,
             }
-            story = rng.choice(["same", "same", "fee", "future", "gap", "late", "gone", "type", "back_dated"])
+            story = rng.choice(
+                ["same"] * 6 + ["fee", "fee", "future", "future", "gap", "gap", "late", "gone", "type", "back_dated"]
+            )
             if story in ("future", "back_dated"):
                 turn = self.catalogue_turn()
             changed_on = self.catalogue_turn()
@@ -317,7 +319,8 @@ class WorldMaker:
                 if snapshots and rng.random() < 0.4:
                     state.append(self.old_relation(relation, source))
                 else:
-                    self.order_relation(relation, source, self.instant())
+                    early = midnight(self.begins[source]) + rng.choice([0, 0, 1]) * ONE_SECOND
+                    self.order_relation(relation, source, early if rng.random() < 0.3 else self.instant())
             if rng.random() < 0.1:
                 self.order_relation((number, *self.unlisted), source, self.instant())
             if rng.random() < 0.25:
@@ -800,7 +803,7 @@ class WorldMaker:
         """Make a few deliveries big, with use in no spell, so that one bad record in a hundred is allowed."""
         rng = self.rng
         for extract in ("sms_usage", "wap_usage", "gprs_usage", "relation_events"):
-            for _ in range(rng.choice([1, 2])):
+            for _ in range(rng.choice([0, 1]) if extract == "relation_events" else rng.choice([1, 2])):
                 source = rng.choice(self.sources)
                 day = rng.choice(self.days(source))
                 for _ in range(rng.choice([100, 199, 200, 230])):
@@ -907,7 +910,7 @@ class WorldMaker:
             header[0] = header[-1]
         parts = [lines]
         if len(lines) > 1 and rng.random() < 0.2:
-            cut = rng.randint(0, len(lines))
+            cut = rng.randint(0, len(lines) - 1)
             parts = [lines[:cut], lines[cut:]]
         files = []
         for index, part in enumerate(parts):
