@@ -8,7 +8,6 @@ so is an expectation that could not be evaluated.
 
 import hashlib
 import json
-import logging
 import os
 import re
 import time
@@ -196,11 +195,12 @@ def _validate(stage: str, target: Path, settings: Settings) -> tuple[str | None,
                 advice = "run the step that builds it, then this gate again"
                 results.append(_absent(stage, suite.name, suite.qualified_table, "the table exists", "none", advice))
         suites = [suite for suite in suites if (suite.schema, suite.table) in present]
-        results.extend(_run_suites(suites, connection))
+        results.extend(run_suites(suites, connection))
         return _state_digest(stage, connection), results
 
 
-def _run_suites(suites: Iterable[Suite], connection: duckdb.DuckDBPyConnection) -> list[GateResult]:
+def run_suites(suites: Iterable[Suite], connection: duckdb.DuckDBPyConnection) -> list[GateResult]:
+    """Run suites, whose tables exist, on an open database and return the verdict on each expectation."""
     suites = list(suites)
     if not suites:
         return []
@@ -209,8 +209,6 @@ def _run_suites(suites: Iterable[Suite], connection: duckdb.DuckDBPyConnection) 
 
     from cleanbill import duckdb_dialect
 
-    # It warns of every query that names its tables instead of {batch}; ours name them so that they can be pasted.
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     results: list[GateResult] = []
     with duckdb_dialect.lend(connection) as url:
         context = great_expectations.get_context(mode="ephemeral")
@@ -251,10 +249,15 @@ def _as_gx_suite(suite: Suite) -> Any:
 
 
 def _as_gx_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Great Expectations formats a query: braces of a regular expression must be doubled for it."""
+    """Return a query as Great Expectations wants it, so that suites can hold SQL that runs as it is pasted.
+
+    It formats the query, so the braces of a regular expression are doubled; and it prints a warning for a query
+    that names its tables instead of `{batch}`, so the batch is named in a comment.
+    """
     if "unexpected_rows_query" not in kwargs:
         return kwargs
-    return kwargs | {"unexpected_rows_query": kwargs["unexpected_rows_query"].replace("{", "{{").replace("}", "}}")}
+    query = kwargs["unexpected_rows_query"].replace("{", "{{").replace("}", "}}")
+    return kwargs | {"unexpected_rows_query": f"{query}\n/* {{batch}} */"}
 
 
 def _judge(
@@ -290,7 +293,7 @@ def _judge(
 def _observed(kind: str, result: dict[str, Any]) -> tuple[str, int | None]:
     if kind == ROWS_QUERY:
         rows = int(result["observed_value"])
-        return f"{rows} such rows", rows
+        return f"{rows} such row{'' if rows == 1 else 's'}", rows
     if "unexpected_count" in result:
         rows = int(result["unexpected_count"])
         return f"{rows} of {result['element_count']} rows", rows

@@ -1,0 +1,130 @@
+"""Every expectation of every suite lets the good warehouse through and rejects a spoiled one."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from cleanbill import gates
+from cleanbill.settings import REPOSITORY
+from cleanbill.suites import STAGES, Expectation, Suite, load_suite, suite_paths
+from tests.gate_warehouse import write_good_feed, write_good_warehouse
+from tests.spoiled_warehouses import SPOILED, spoil_by_rule, spoiling_statement
+
+FOLDER = REPOSITORY / "expectations"
+SUITES = [load_suite(path, stage) for stage in STAGES for path in suite_paths(FOLDER, stage)]
+# Written out, so that a suite that is deleted (with its bad fixtures) is missed.
+GATED_TABLES = {
+    "raw": {"deliveries", "delivery_files", "in_force"},
+    "staging": {
+        "changed_deliveries",
+        "stg_gprs_usage",
+        "stg_line_status",
+        "stg_refunds",
+        "stg_relation_events",
+        "stg_relation_snapshot",
+        "stg_service_catalogue",
+        "stg_service_providers",
+        "stg_sms_usage",
+        "stg_sp_penalties",
+        "stg_sp_reports",
+        "stg_wap_usage",
+    },
+    "marts": {
+        "absorbed_state",
+        "anomalous_subscriptions",
+        "billing_dispositions",
+        "dim_service",
+        "dim_service_provider",
+        "extract_completeness",
+        "relation_event_findings",
+        "silent_subscriptions",
+        "sp_settlement",
+        "subscription_usage_monthly",
+        "subscriptions",
+    },
+    "export": {"charges", "dispositions", "exclusions", "inputs", "settlement"},
+}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("good")
+    warehouse, feed = folder / "cleanbill.duckdb", folder / "feed.duckdb"
+    write_good_warehouse(warehouse)
+    write_good_feed(warehouse, feed)
+    return {stage: feed if stage == "export" else warehouse for stage in STAGES}
+
+
+def test_the_gated_tables_are_those_agreed() -> None:
+    assert {stage: {suite.name for suite in SUITES if suite.stage == stage} for stage in STAGES} == GATED_TABLES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_query_has_a_bad_fixture_and_every_bad_fixture_a_query(stage: str) -> None:
+    queries = {
+        (suite.name, expectation.description)
+        for suite in SUITES
+        for expectation in suite.expectations
+        if suite.stage == stage and spoil_by_rule(suite, expectation) is None
+    }
+    assert queries == set(SPOILED[stage])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_good_warehouse_passes_without_a_warning(stage: str, good: dict[str, Path]) -> None:
+    suites = [suite for suite in SUITES if suite.stage == stage]
+    with duckdb.connect(str(good[stage]), read_only=True) as connection:
+        results = gates.run_suites(suites, connection)
+    assert [result for result in results if not result.success] == []
+    assert len(results) == sum(len(suite.expectations) for suite in suites)
+
+
+@pytest.mark.parametrize(
+    ("suite", "expectation"),
+    [
+        pytest.param(suite, expectation, id=f"{suite.stage}-{suite.name}-{position}")
+        for suite in SUITES
+        for position, expectation in enumerate(suite.expectations)
+    ],
+)
+def test_a_spoiled_warehouse_is_rejected(
+    suite: Suite, expectation: Expectation, good: dict[str, Path], tmp_path: Path
+) -> None:
+    """By the very expectation it was spoiled for, with its row count, and without a number in the examples."""
+    spoiled = tmp_path / "spoiled.duckdb"
+    shutil.copyfile(good[suite.stage], spoiled)
+    with duckdb.connect(str(spoiled)) as connection:
+        connection.execute(spoiling_statement(suite, expectation))
+    with duckdb.connect(str(spoiled), read_only=True) as connection:
+        results = gates.run_suites([_only(suite, expectation)], connection)
+    assert [(result.expectation, result.success, result.evaluated) for result in results] == [
+        (expectation.description, False, True)
+    ]
+    assert "13800000" not in repr(results)
+    if results[0].unexpected_rows is not None:
+        assert results[0].unexpected_rows > 0
+        assert len(results[0].examples) > 0
+
+
+def _only(suite: Suite, expectation: Expectation) -> Suite:
+    return Suite(
+        stage=suite.stage,
+        name=suite.name,
+        path=suite.path,
+        schema=suite.schema,
+        table=suite.table,
+        key=suite.key,
+        notes=suite.notes,
+        expectations=(expectation,),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_great_expectations_context() -> Iterator[None]:
+    """Importing Great Expectations takes seconds: once for all cases of this module."""
+    import great_expectations  # noqa: F401
+
+    yield
