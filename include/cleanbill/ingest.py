@@ -45,7 +45,7 @@ from cleanbill.manifest import (
     read_manifest_bytes,
     shown,
 )
-from cleanbill.record_parser import ParsedBatch, ParserInput, write_empty_lake_file
+from cleanbill.record_parser import ColumnTotal, FileCounts, FileNames, ParsedBatch, ParserInput, write_empty_lake_file
 from cleanbill.settings import Settings, get_settings
 from cleanbill.spool import SpooledFile, spool_lines, verify_bytes
 
@@ -59,6 +59,9 @@ BATCH_ROWS = 500_000
 RECORD_EVERY_DELIVERIES = 2_000
 RECORD_EVERY_SECONDS = 30
 SHOWN_LINES = 50
+
+NO_RECORDS = FileCounts(records=0, blank=0, quarantined=0, duplicates=0)
+NO_RECORDS_DIGEST = "0"
 
 
 @dataclass
@@ -504,100 +507,117 @@ def _parse(settings: Settings, cursor: duckdb.DuckDBPyConnection, work: Path, st
     if not staged:
         return []
     parsed = ParsedBatch(cursor, staged[0].candidate.contract)
-    numbered = list(enumerate(staged))
-    file_nos = {}
-    inputs = []
-    for delivery_no, item in numbered:
+    names, inputs = _number_files(staged)
+    parsed.parse(inputs)
+    judged = _judge_files(parsed, staged, names)
+    totals = {
+        column: parsed.totals(column) for column in {name for item in staged for name in item.candidate.manifest.totals}
+    }
+    digests = parsed.content_digests() if staged[0].candidate.contract.is_full_file else {}
+    results = []
+    for delivery_no, item in enumerate(staged):
+        candidate = item.candidate
+        try:
+            files = judged[delivery_no]
+            if isinstance(files, DeliveryRejected):
+                raise files
+            notes = [
+                note
+                for column in candidate.manifest.totals
+                for note in _check_total(candidate, column, totals[column].get(delivery_no, ColumnTotal(0, 0)))
+            ]
+        except DeliveryRejected as error:
+            _remove_outputs(settings, candidate.manifest.key)
+            results.append(_Result(candidate.rejected(error)))
+            continue
+        outcome = _write(settings, parsed, work, delivery_no, candidate, names[delivery_no], files)
+        if candidate.contract.is_full_file and outcome.status == ACCEPTED:
+            outcome = replace(outcome, content_digest=digests.get(delivery_no, NO_RECORDS_DIGEST))
+        results.append(_Result(outcome, _extra_columns(item), tuple(notes)))
+    parsed.drop()
+    return results
+
+
+def _number_files(staged: list[_Staged]) -> tuple[list[FileNames], list[ParserInput]]:
+    """Number the files of a batch through; return the names per delivery and what the parser is to read."""
+    names, inputs = [], []
+    file_no = 0
+    for delivery_no, item in enumerate(staged):
+        names.append(FileNames(file_no, [file.file.name for file in item.files]))
         for file in item.files:
-            file_nos[delivery_no, file.file.name] = len(file_nos)
             if file.path is not None:
                 inputs.append(
                     ParserInput(
                         delivery_no=delivery_no,
-                        file_no=file_nos[delivery_no, file.file.name],
+                        file_no=file_no,
                         spooled=file,
                         business_date=item.candidate.manifest.key.business_date,
                         max_lateness_days=item.candidate.rule.max_lateness_days,
                         is_opaque=item.candidate.manifest.identity == "opaque",
                     )
                 )
-    parsed.parse(inputs)
+            file_no += 1
+    return names, inputs
+
+
+def _judge_files(
+    parsed: ParsedBatch, staged: list[_Staged], names: list[FileNames]
+) -> list[tuple[FileOutcome, ...] | DeliveryRejected]:
+    """Hold the records of every file against its manifest; return per delivery the file counts or the refusal."""
     counts = parsed.counts()
-    totals: dict[str, dict] = {}
-    results = []
-    blank_files, file_outcomes, refused = [], {}, {}
-    for delivery_no, item in numbered:
+    judged: list[tuple[FileOutcome, ...] | DeliveryRejected] = []
+    with_ignored_blanks = []
+    for item, file_names in zip(staged, names, strict=True):
         outcomes = []
-        for file in item.files:
-            file_no = file_nos[delivery_no, file.file.name]
-            try:
-                outcome, blanks_count = _judge_rows(item.candidate, file, counts.get(file_no))
-            except DeliveryRejected as error:
-                refused.setdefault(delivery_no, error)
-                continue
-            outcomes.append(outcome)
-            if not blanks_count:
-                blank_files.append(file_no)
-        file_outcomes[delivery_no] = tuple(outcomes)
-    parsed.drop_blank_lines(blank_files)
-    for delivery_no, item in numbered:
-        candidate = item.candidate
-        notes: list[str] = []
         try:
-            if delivery_no in refused:
-                raise refused[delivery_no]
-            for column in candidate.manifest.totals:
-                if column not in totals:
-                    totals[column] = parsed.totals(column)
-                notes += _check_total(candidate, column, totals[column].get(delivery_no))
+            for file_no, file in enumerate(item.files, start=file_names.first_file_no):
+                outcome, are_blanks_ignored = _judge_rows(item.candidate, file, counts.get(file_no, NO_RECORDS))
+                outcomes.append(outcome)
+                if are_blanks_ignored:
+                    with_ignored_blanks.append(file_no)
+            judged.append(tuple(outcomes))
         except DeliveryRejected as error:
-            _remove_outputs(settings, candidate.manifest.key)
-            results.append(_Result(candidate.rejected(error)))
-            continue
-        names = {file_nos[delivery_no, file.file.name]: file.file.name for file in item.files}
-        outcome = _write(settings, parsed, work, delivery_no, candidate, names, file_outcomes[delivery_no])
-        results.append(_Result(outcome, _extra_columns(item), tuple(notes)))
-    parsed.drop()
-    return results
+            judged.append(error)
+    if with_ignored_blanks:
+        parsed.drop_blank_lines(with_ignored_blanks)
+    return judged
 
 
-def _judge_rows(candidate: _Candidate, file: SpooledFile, counts) -> tuple[FileOutcome, bool]:
-    """Hold the records of a file against its manifest.
+def _judge_rows(candidate: _Candidate, file: SpooledFile, counts: FileCounts) -> tuple[FileOutcome, bool]:
+    """Hold the records of one file against its manifest.
 
     Returns:
-        The counts of the file, and whether its blank lines are records. The manifest tells: some programs count a
-        blank line, others do not write or see it.
+        The counts of the file, and whether it has blank lines that are no records. The manifest tells: some
+        programs count a blank line, others neither write nor see it.
 
     Raises:
         DeliveryRejected: `rows_differ`.
     """
     announced = file.file.rows
-    records = counts.records if counts else 0
-    blank = counts.blank if counts else 0
-    if announced not in (records, records - blank):
+    records = counts.records - counts.blank
+    if announced not in (records, counts.records):
         raise DeliveryRejected(
             "rows_differ",
             _where(candidate, file.file.name),
             f"{announced} records",
-            f"{records - blank} records" + (f" and {blank} blank lines" if blank else ""),
+            f"{records} records" + (f" and {counts.blank} blank lines" if counts.blank else ""),
             "send the complete file as the next delivery",
         )
-    blanks_count = blank > 0 and announced == records
-    quarantined = (counts.quarantined if counts else 0) + (blank if blanks_count else 0)
-    duplicates = counts.duplicates if counts else 0
+    are_blanks_ignored = counts.blank > 0 and announced == records
+    quarantined = counts.quarantined + announced - records
     outcome = FileOutcome(
         file_name=file.file.name,
         bytes=file.file.bytes,
         sha256=file.file.sha256,
         rows_in=announced,
-        rows_loaded=announced - quarantined - duplicates,
+        rows_loaded=records - counts.quarantined - counts.duplicates,
         rows_quarantined=quarantined,
-        rows_duplicate=duplicates,
+        rows_duplicate=counts.duplicates,
     )
-    return outcome, blanks_count
+    return outcome, are_blanks_ignored
 
 
-def _check_total(candidate: _Candidate, column: str, counted) -> list[str]:
+def _check_total(candidate: _Candidate, column: str, counted: ColumnTotal) -> list[str]:
     """Hold a control total against the sum over all records, dropped duplicates included.
 
     A quarantined record adds its number if that can be read. Where numbers cannot be read, what they were is
@@ -610,20 +630,18 @@ def _check_total(candidate: _Candidate, column: str, counted) -> list[str]:
         DeliveryRejected: `total_differs`.
     """
     announced = candidate.manifest.totals[column]
-    total = counted.total if counted else 0
-    unreadable = counted.unreadable if counted else 0
-    if announced == total:
+    if announced == counted.total:
         return []
-    if unreadable and announced > total:
+    if counted.unreadable and announced > counted.total:
         return [
-            f"{candidate.manifest.key}: total of {column} is {announced}, the readable records sum to {total}; "
-            f"{unreadable} quarantined records cannot be read there"
+            f"{candidate.manifest.key}: total of {column} is {announced}, the readable records sum to "
+            f"{counted.total}; {counted.unreadable} quarantined records cannot be read there"
         ]
     raise DeliveryRejected(
         "total_differs",
         f"{candidate.found.path} field totals.{column}",
         str(announced),
-        str(total),
+        str(counted.total),
         "find out whether records or total are wrong, send the next delivery",
     )
 
@@ -639,7 +657,7 @@ def _write(
     work: Path,
     delivery_no: int,
     candidate: _Candidate,
-    file_names: dict[int, str],
+    names: FileNames,
     files: tuple[FileOutcome, ...],
 ) -> DeliveryOutcome:
     """Write lake and quarantine file of a delivery and return its outcome."""
@@ -663,20 +681,18 @@ def _write(
         )
     if outcome.rows_quarantined:
         temporary = work / f"{delivery_no}.csv"
-        parsed.write_quarantine(delivery_no, file_names, temporary)
+        parsed.write_quarantine(delivery_no, names, temporary)
         _move_into_place(temporary, quarantine_file)
         outcome = replace(outcome, quarantine_path=str(quarantine_file.relative_to(settings.home)))
     else:
         quarantine_file.unlink(missing_ok=True)
     if outcome.status == ACCEPTED and outcome.rows_loaded:
         temporary = work / f"{delivery_no}.lake"
-        parsed.write_records(delivery_no, key, file_names, temporary)
+        parsed.write_records(delivery_no, key, names, temporary)
         _move_into_place(temporary, lake_file)
         outcome = replace(outcome, lake_path=str(lake_file.relative_to(settings.home)))
     else:
         lake_file.unlink(missing_ok=True)
-    if candidate.contract.is_full_file and outcome.status == ACCEPTED:
-        outcome = replace(outcome, content_digest=parsed.content_digest(delivery_no))
     return outcome
 
 

@@ -72,6 +72,14 @@ class ParserInput:
 
 
 @dataclass(frozen=True)
+class FileNames:
+    """The file names of one delivery; their file numbers follow one another."""
+
+    first_file_no: int
+    names: list[str]
+
+
+@dataclass(frozen=True)
 class FileCounts:
     """What became of the lines of one file; blank lines are counted apart from the other quarantined ones."""
 
@@ -202,24 +210,24 @@ class ParsedBatch:
         ).fetchall()
         return {row[0]: ColumnTotal(int(row[1]), row[2]) for row in rows}
 
-    def content_digest(self, delivery_no: int) -> str:
-        """Return a digest of the loaded records of a delivery that does not depend on their order."""
-        names = ", ".join(f"{column.name}" for column in self._contract.columns)
-        row = self._connection.execute(
+    def content_digests(self) -> dict[int, str]:
+        """Return per delivery number a digest of its loaded records that does not depend on their order."""
+        names = ", ".join(column.name for column in self._contract.columns)
+        rows = self._connection.execute(
             f"""
             with digests as (
-                select md5_number(to_json(row({names}))::varchar) as digest
-                from parsed where delivery_no = $delivery_no and reason_code is null
+                select delivery_no, md5_number(to_json(row({names}))::varchar) as digest
+                from parsed where reason_code is null
             )
-            select count(*), bit_xor(digest), sum((digest % 9223372036854775807)::hugeint) from digests
-            """,  # noqa: S608  names come from the contract
-            {"delivery_no": delivery_no},
-        ).fetchone()
-        return "-".join(str(part) for part in row)
+            select delivery_no, count(*), bit_xor(digest), sum((digest % 9223372036854775807)::hugeint)
+            from digests group by delivery_no
+            """  # noqa: S608  names come from the contract
+        ).fetchall()
+        return {row[0]: "-".join(str(part) for part in row[1:]) for row in rows}
 
-    def write_records(self, delivery_no: int, key: DeliveryKey, file_names: dict[int, str], target: Path) -> None:
+    def write_records(self, delivery_no: int, key: DeliveryKey, files: FileNames, target: Path) -> None:
         """Write the loaded records of a delivery as Parquet, in the order of their lines."""
-        names = ", ".join(f"parsed.{column.name}" for column in self._contract.columns)
+        names = ", ".join(column.name for column in self._contract.columns)
         self._connection.execute(
             f"""
             copy (
@@ -228,13 +236,11 @@ class ParsedBatch:
                     $business_date::date as business_date,
                     $source::varchar as source,
                     $delivery::integer as delivery,
-                    files.file_name,
-                    parsed.line_no
+                    $file_names[file_no - $first_file_no + 1]::varchar as file_name,
+                    line_no
                 from parsed
-                join (select unnest($file_nos)::integer as file_no, unnest($file_names)::varchar as file_name) as files
-                    on files.file_no = parsed.file_no
-                where parsed.delivery_no = $delivery_no and parsed.reason_code is null
-                order by parsed.file_no, parsed.line_no
+                where delivery_no = $delivery_no and reason_code is null
+                order by file_no, line_no
             ) to $target (format parquet, compression zstd)
             """,  # noqa: S608  names come from the contract
             {
@@ -242,31 +248,35 @@ class ParsedBatch:
                 "source": key.source,
                 "delivery": key.delivery,
                 "delivery_no": delivery_no,
+                "first_file_no": files.first_file_no,
+                "file_names": files.names,
                 "target": str(target),
-            }
-            | _file_parameters(file_names),
+            },
         )
 
-    def write_quarantine(self, delivery_no: int, file_names: dict[int, str], target: Path) -> None:
+    def write_quarantine(self, delivery_no: int, files: FileNames, target: Path) -> None:
         """Write the quarantined records of a delivery as CSV: where, why, what was found, the raw text."""
         self._connection.execute(
             """
             copy (
                 select
-                    files.file_name as "file",
-                    parsed.line_no as line,
-                    parsed.failed_column as "column",
-                    parsed.reason_code,
-                    parsed.found,
-                    parsed.raw
+                    $file_names[file_no - $first_file_no + 1]::varchar as "file",
+                    line_no as line,
+                    failed_column as "column",
+                    reason_code,
+                    found,
+                    raw
                 from parsed
-                join (select unnest($file_nos)::integer as file_no, unnest($file_names)::varchar as file_name) as files
-                    on files.file_no = parsed.file_no
-                where parsed.delivery_no = $delivery_no and parsed.reason_code <> 'duplicate'
-                order by parsed.file_no, parsed.line_no
+                where delivery_no = $delivery_no and reason_code <> 'duplicate'
+                order by file_no, line_no
             ) to $target (format csv, header)
             """,
-            {"delivery_no": delivery_no, "target": str(target)} | _file_parameters(file_names),
+            {
+                "delivery_no": delivery_no,
+                "first_file_no": files.first_file_no,
+                "file_names": files.names,
+                "target": str(target),
+            },
         )
 
     def drop(self) -> None:
@@ -283,10 +293,6 @@ def write_empty_lake_file(connection: duckdb.DuckDBPyConnection, contract: Contr
         f"copy (select {nulls} where false) to $target (format parquet, compression zstd)",
         {"target": str(target)},
     )
-
-
-def _file_parameters(file_names: dict[int, str]) -> dict[str, list]:
-    return {"file_nos": list(file_names), "file_names": list(file_names.values())}
 
 
 def _by_header(inputs: Iterable[ParserInput]) -> dict[tuple[str, ...], list[ParserInput]]:
@@ -352,7 +358,7 @@ split_records as (
 # `place` numbers the odd lines of a file; the lines behind an odd line carry its place.
 _SPLIT_QUOTED_LINES = """
 marked as (
-    select *, count(*) filter (where is_odd) over (partition by file_no order by line_no) as place
+    select *, sum(is_odd::integer) over (partition by file_no order by line_no rows unbounded preceding) as place
     from (select *, coalesce((length(line) - length(replace(line, '"', ''))) % 2 = 1, false) as is_odd from lines)
 ),
 short_spans as (

@@ -12,8 +12,10 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cleanbill.contract import Contract
 from cleanbill.errors import DeliveryRejected
@@ -94,17 +96,20 @@ def spool_lines(descriptor: int, file: ManifestFile, where: str, contract: Contr
     lines = 0
     has_quotes = False
     header_line: bytes | None = None
-    with target.open("wb") as spool:
+    with ExitStack() as stack:
+        spool: BinaryIO | None = None
         for block in _clean_lines(blocks):
             if header_line is None:
                 header_line, _, block = block.partition(b"\n")
+            if not block:
+                continue
             has_quotes = has_quotes or b'"' in block
             lines += block.count(b"\n")
+            # Most deliveries of a quiet extract hold a header only: no file for them.
+            spool = spool or stack.enter_context(target.open("wb"))
             spool.write(block)
     _compare_digest(digest.hexdigest(), file, where)
     header = _read_header(header_line, contract, where)
-    if lines == 0:
-        target.unlink()
     return SpooledFile(file, target if lines else None, header, lines, has_quotes)
 
 
