@@ -359,6 +359,7 @@ class Oracle:
 
     def write_service_version(self, row: dict, valid_from: date, valid_to: date | None) -> None:
         shown = {column: row[column] for column in COLUMNS["dim_service"][:7]}
+        shown["monthly_fee_li"] = shown["monthly_fee_li"] or 0  # an amount that does not apply is 0
         self.write("dim_service", **shown, valid_from=valid_from, valid_to=valid_to)
 
     def write_dim_service_provider(self) -> None:
