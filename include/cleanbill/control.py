@@ -158,7 +158,10 @@ create table if not exists control.gate_records (
 
 @contextmanager
 def open_warehouse(
-    settings: Settings | None = None, path: Path | None = None, read_only: bool = False
+    settings: Settings | None = None,
+    path: Path | None = None,
+    read_only: bool = False,
+    wait_seconds: float = LOCK_WAIT_SECONDS,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the warehouse (or a scratch build at `path`), wait for its file lock, close it afterwards.
 
@@ -166,12 +169,12 @@ def open_warehouse(
     survive a move of the data root.
 
     Raises:
-        SettingsError: another process kept the file locked for LOCK_WAIT_SECONDS.
+        SettingsError: another process kept the file locked for `wait_seconds`.
     """
     settings = settings or get_settings()
     target = path or settings.warehouse
     target.parent.mkdir(parents=True, exist_ok=True)
-    connection = _connect_when_free(target, read_only, settings)
+    connection = _connect_when_free(target, read_only, settings, wait_seconds)
     try:
         connection.execute("set file_search_path = $home", {"home": str(settings.home)})
         if not read_only:
@@ -181,7 +184,9 @@ def open_warehouse(
         connection.close()
 
 
-def _connect_when_free(target: Path, read_only: bool, settings: Settings) -> duckdb.DuckDBPyConnection:
+def _connect_when_free(
+    target: Path, read_only: bool, settings: Settings, wait_seconds: float
+) -> duckdb.DuckDBPyConnection:
     config = {
         "threads": settings.threads,
         "memory_limit": settings.memory_limit,
@@ -190,7 +195,7 @@ def _connect_when_free(target: Path, read_only: bool, settings: Settings) -> duc
     }
     if not target.exists() and not read_only:
         config["storage_compatibility_version"] = WAREHOUSE_STORAGE_VERSION
-    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    deadline = time.monotonic() + wait_seconds
     while True:
         try:
             return duckdb.connect(str(target), read_only=read_only, config=config)
@@ -201,7 +206,7 @@ def _connect_when_free(target: Path, read_only: bool, settings: Settings) -> duc
                 raise SettingsError(
                     where=str(target),
                     expected="to get the file lock",
-                    found=f"another process held it for {LOCK_WAIT_SECONDS} s",
+                    found=f"another process held it for {wait_seconds:g} s",
                     advice="only the pipeline may open the warehouse: close the other program and clear the task",
                 ) from error
             time.sleep(random.uniform(0.05, 0.3))

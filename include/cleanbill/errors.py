@@ -63,5 +63,9 @@ class QueryRefused(CleanbillError):
     """An analyst's statement is not a single read-only SELECT, or ran over its limits."""
 
 
+class NothingToExplain(CleanbillError):
+    """The warehouse knows no such subscription, or holds no finished build."""
+
+
 class RunFailed(CleanbillError):
     """An orchestrated run ended red."""
