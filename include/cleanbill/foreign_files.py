@@ -32,8 +32,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def decode_to_utf8(path: Path, encoding: str, target: Path) -> None:
-    """Write the text of `path` (gzip if it ends so) to `target` as UTF-8 with plain line ends.
+def decode_to_utf8(path: Path, encoding: str, target: Path) -> bool:
+    """Write the text of `path` (gzip if it ends so) to `target` as UTF-8 with plain line ends; tell if it has quotes.
 
     Bytes that are not of the encoding, and control characters, become U+FFFD: the record that holds one is
     quarantined as `invalid_bytes` later.
@@ -42,12 +42,14 @@ def decode_to_utf8(path: Path, encoding: str, target: Path) -> None:
         InputFileError: the file cannot be read, or its gzip stream is cut.
     """
     opener = gzip.open if path.suffix == ".gz" else open
+    has_quotes = False
     try:
         with (
             opener(path, "rt", encoding=CODECS[encoding], errors="replace", newline=None) as text,
             target.open("w", encoding="utf-8", newline="") as clean,
         ):
             while block := text.read(BLOCK):
+                has_quotes = has_quotes or '"' in block
                 clean.write(CONTROL_CHARACTERS.sub(UNREADABLE, block))
     except (OSError, EOFError) as error:
         raise InputFileError(
@@ -56,6 +58,7 @@ def decode_to_utf8(path: Path, encoding: str, target: Path) -> None:
             found=type(error).__name__ + (f" ({error.strerror})" if getattr(error, "strerror", None) else ""),
             advice="check the file and its permissions; a cut .gz has to be sent again",
         ) from error
+    return has_quotes
 
 
 def column_positions(path: Path, clean: Path, file: ForeignFile) -> tuple[dict[str, int], int, list[str]]:
@@ -81,8 +84,43 @@ def column_positions(path: Path, clean: Path, file: ForeignFile) -> tuple[dict[s
     return positions, len(header), [name for name in header if name not in positions]
 
 
+# A line is a record of its own where there are no quotes.
+LINES_AS_RECORDS = """
+        records as (
+            select line_no, 1 as swallowed, coalesce(line, '') as raw_text
+            from lines
+        )
+"""
+# A line continues the record before it while a quote is open.
+LINES_JOINED_TO_RECORDS = """
+        counted as (
+            select line_no, coalesce(line, '') as line, length(line) - length(replace(line, '"', '')) as quotes
+            from lines
+        ),
+
+        continued as (
+            select *, (coalesce(sum(quotes) over (order by line_no), 0) - coalesce(quotes, 0)) % 2 = 1 as inside_quotes
+            from counted
+        ),
+
+        numbered as (
+            select *, sum(if(inside_quotes, 0, 1)) over (order by line_no) as record_no
+            from continued
+        ),
+
+        records as (
+            select
+                min(line_no) as line_no,
+                count(*) as swallowed,
+                string_agg(line, chr(10) order by line_no) as raw_text
+            from numbered
+            group by record_no
+        )
+"""
+
+
 def read_csv_records(
-    connection: duckdb.DuckDBPyConnection, table: str, path: Path, clean: Path, file: ForeignFile
+    connection: duckdb.DuckDBPyConnection, table: str, path: Path, clean: Path, file: ForeignFile, has_quotes: bool
 ) -> list[str]:
     """Create `table` (line_no, lines, raw_text, problem, c1 … cn); return the unmapped columns of the file.
 
@@ -119,30 +157,7 @@ def read_csv_records(
             )
         ),
 
-        counted as (
-            select line_no, coalesce(line, '') as line, length(line) - length(replace(line, '"', '')) as quotes
-            from lines
-        ),
-
-        -- A line continues the record before it while a quote is open.
-        continued as (
-            select *, (coalesce(sum(quotes) over (order by line_no), 0) - coalesce(quotes, 0)) % 2 = 1 as inside_quotes
-            from counted
-        ),
-
-        numbered as (
-            select *, sum(if(inside_quotes, 0, 1)) over (order by line_no) as record_no
-            from continued
-        ),
-
-        records as (
-            select
-                min(line_no) as line_no,
-                count(*) as swallowed,
-                string_agg(line, chr(10) order by line_no) as raw_text
-            from numbered
-            group by record_no
-        ),
+{LINES_JOINED_TO_RECORDS if has_quotes else LINES_AS_RECORDS},
 
         split as (
             select

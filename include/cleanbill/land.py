@@ -249,8 +249,8 @@ def _read_files(
     read = {}
     for name, file in mapping.files.items():
         clean = work / f"{name}.utf8"
-        decode_to_utf8(located[name], file.encoding, clean)
-        unmapped = read_csv_records(connection, f"raw_{name}", located[name], clean, file)
+        has_quotes = decode_to_utf8(located[name], file.encoding, clean)
+        unmapped = read_csv_records(connection, f"raw_{name}", located[name], clean, file, has_quotes)
         clean.unlink()
         statement = row_statement(mapping, name)
         connection.execute(statement.sql, statement.parameters)

@@ -172,18 +172,32 @@ def row_statement(mapping: SourceMapping, file_name: str) -> Statement:
     own = [f"c{number}" for number in range(1, len(file.columns) + 1)]
     keys = [f"c{file.columns.index(name) + 1}" for name in file.key or []]
     if keys:
-        window = f"partition by problem is null, {', '.join(keys)} order by line_no"
+        # Only rows whose key comes again are compared in full.
+        window = f"partition by {', '.join(keys)} order by line_no"
+        usable = f"problem is null and {' and '.join(f'{key} is not null' for key in keys)}"
+        same = " and ".join(f"rows.{key} = repeated.{key}" for key in keys)
+        columns = f"line_no, lines, raw_text, {', '.join(own)}"
         keyed = f"""
+            with rows as (
+                select {columns}, case when {usable} then null else coalesce(problem, 'missing_value') end as problem
+                from raw_{file_name}
+            ),
+
+            repeated as (
+                select {", ".join(keys)} from rows where problem is null group by all having count(*) > 1
+            )
+
+            select {columns}, problem
+            from rows anti join repeated on rows.problem is null and {same}
+            union all
             select
-                line_no, lines, raw_text, {", ".join(own)},
+                {columns},
                 case
-                    when problem is not null then problem
-                    when {" or ".join(f"{key} is null" for key in keys)} then 'missing_value'
                     when row_number() over ({window}) = 1 then null
                     when [{", ".join(own)}] = first_value([{", ".join(own)}]) over ({window}) then 'duplicate'
                     else 'conflicting_key'
                 end as problem
-            from raw_{file_name}
+            from rows semi join repeated on rows.problem is null and {same}
         """
     else:
         keyed = f"select * from raw_{file_name}"
