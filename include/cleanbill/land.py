@@ -8,10 +8,10 @@ zero rows, so that a quiet day is not a missing one. Landing the same files agai
 
 # ruff: noqa: S608 - every identifier is numbered, a checked name or of the contract; every text is bound
 
+import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -176,8 +176,7 @@ def land(
     settings = settings or get_settings()
     checked = load_mapping(mapping)
     located = _locate(checked, files)
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with _work_folder(settings) as (work, connection):
+    with _only_landing(settings), _work_folder(settings) as (work, connection):
         file_counts = _read_files(connection, checked, located, work)
         for number, record in enumerate(checked.records):
             if record.source_file is not None:
@@ -197,7 +196,7 @@ def land(
             deliveries += new
         if not replace:
             _check_nothing_is_lost(connection, checked, deliveries)
-        _write_quarantine(connection, checked, settings, work)
+        _write_quarantine(connection, checked, settings)
         originals = [{"name": file.file, "sha256": file.sha256} for file in summary.files]
         for delivery in deliveries:
             _deliver(checked, delivery, originals, settings)
@@ -207,14 +206,37 @@ def land(
 
 
 @contextmanager
+def _only_landing(settings: Settings) -> Iterator[None]:
+    """Let one landing at a time work on a data root; the lock dies with its process."""
+    settings.warehouse_folder.mkdir(parents=True, exist_ok=True)
+    path = settings.warehouse_folder / "land.lock"
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputFileError(
+                where=str(settings.home),
+                expected="to be the only landing",
+                found="another one at work",
+                advice="wait until it has ended, then run again; nothing was written",
+            ) from None
+        yield
+
+
+@contextmanager
 def _work_folder(settings: Settings) -> Iterator[tuple[Path, duckdb.DuckDBPyConnection]]:
-    """A folder and a database for one landing, on the disk of the data root (renames stay on one filesystem)."""
-    work = Path(tempfile.mkdtemp(prefix=".land-", dir=settings.home))
+    """Yield a folder beside the deliveries (so that they appear by rename) and a database in it.
+
+    What a killed landing left there is removed; ingest looks into no folder that begins with a dot.
+    """
+    work = settings.landing / ".land"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     config = {
         "threads": settings.threads,
         "memory_limit": settings.memory_limit,
         "autoinstall_known_extensions": False,
-        "temp_directory": str(work / "tmp"),
+        "temp_directory": str(work / "spill"),
     }
     connection = duckdb.connect(str(work / "land.duckdb"), config=config)
     try:
@@ -610,9 +632,7 @@ def _check_nothing_is_lost(
         )
 
 
-def _write_quarantine(
-    connection: duckdb.DuckDBPyConnection, mapping: SourceMapping, settings: Settings, work: Path
-) -> None:
+def _write_quarantine(connection: duckdb.DuckDBPyConnection, mapping: SourceMapping, settings: Settings) -> None:
     """Write the refused rows of each file, with line, reason, contract column and raw text."""
     folder = settings.quarantine / "land" / mapping.source
     for name, file in mapping.files.items():
@@ -622,7 +642,7 @@ def _write_quarantine(
             target.unlink(missing_ok=True)
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        staged = work / f"{name}.rejected.csv"
+        staged = folder / f".{target.name}"
         path = str(staged).replace("'", "''")
         connection.execute(
             f"copy (select $file as file, line_no, reason, contract_column, raw_text "

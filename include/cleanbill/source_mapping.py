@@ -354,6 +354,9 @@ def _check_record(mapping: SourceMapping, key: str, record: Record) -> None:
 def _check_day(mapping: SourceMapping, key: str, record: Record) -> None:
     """A record must say its business date: by its own time, by another value, or 'first' for a full file."""
     if record.day == "first":
+        own_time = time_column(record.extract)
+        if own_time is not None:
+            raise _mapping_error(mapping.path, f"{key}.day", f"nothing: {own_time} tells the business date", "'first'")
         return
     day = day_value(record)
     if record.rows is not None or day is None or day.time is None:

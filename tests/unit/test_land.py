@@ -74,7 +74,7 @@ class Source:
             return [(int(row["line_no"]), row["reason"], row["contract_column"]) for row in csv.DictReader(text)]
 
     def everything(self) -> dict[str, bytes]:
-        files = [path for path in sorted(self.settings.home.rglob("*")) if path.is_file()]
+        files = [path for path in sorted(self.settings.home.rglob("*")) if path.is_file() and path.suffix != ".lock"]
         return {str(path.relative_to(self.settings.home)): path.read_bytes() for path in files}
 
 
@@ -369,6 +369,39 @@ def test_columns_are_read_by_name_and_others_reported(source: Source):
     summary = source.land()
     assert summary.files[0].unmapped_columns == ["extra"]
     assert source.records("relation_events", "2024-01-05")[0]["msisdn"] == "13800000001"
+
+
+def test_a_file_without_header_is_read_by_position(source: Source):
+    text = EVENTS.replace('delimiter: "|"', 'delimiter: "|"\n    header: false')
+    source.mapping.write_text(text, encoding="utf-8")
+    source.write("orders.txt", "e1|13800000001|ring|1|20240105101112|")
+    assert source.land().files[0].rows == 1
+    assert source.records("relation_events", "2024-01-05")[0]["event_id"] == "e1"
+
+
+def test_what_a_killed_landing_left_is_cleared(source: Source):
+    leftover = source.settings.landing / ".land" / "orders.utf8"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text("13800000001")
+    half = source.settings.landing / "relation_events/2024-01-05/relation_events_20240105_acme.csv"
+    half.parent.mkdir(parents=True)
+    half.write_text("half a file")
+    source.write("orders.txt", HEADER, "e1|13800000001|ring|1|20240105101112|")
+    source.land()
+    assert not leftover.parent.exists()
+    assert source.records("relation_events", "2024-01-05")[0]["event_id"] == "e1"
+
+
+def test_two_landings_never_run_at_once(source: Source):
+    import fcntl
+
+    source.settings.warehouse_folder.mkdir(parents=True)
+    source.write("orders.txt", HEADER, "e1|13800000001|ring|1|20240105101112|")
+    with (source.settings.warehouse_folder / "land.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputFileError, match="another one at work"):
+            source.land()
+    assert source.land().deliveries_written == 1
 
 
 def test_a_missing_file_is_named(source: Source):

@@ -110,6 +110,12 @@ WRONG = {
         "records.0.day",
         "neither",
     ),
+    "events delivered once": (
+        "    from: orders\n    when",
+        "    from: orders\n    day: first\n    when",
+        "day",
+        "event_time",
+    ),
     "two origins": ('sp_code: {constant: "100001"}', 'sp_code: {constant: "1", column: id}', "sp_code", "exactly one"),
     "end of day without time": (
         'sp_code: {constant: "100001"}',
