@@ -11,7 +11,6 @@ As-of date 2026-09-30, so 2026-10 is the newest billing month. Seven spells of o
 from pathlib import Path
 
 import duckdb
-
 from cleanbill.control import CONTROL_DDL
 
 AS_OF = "2026-09-30"
@@ -96,9 +95,9 @@ select
     2::bigint as line_no;
 create table staging.stg_wap_usage as
 select
-    '13800000005' as msisdn, '900001' as sp_code, 'ring' as service_code, timestamp '2026-09-30 08:00:00' as accessed_at,
-    'ok' as status, 3::bigint as hits, 0::bigint as fee_li, date '2026-09-30' as business_date, 'bj' as source,
-    1 as delivery, 'wap.csv' as file_name, 2::bigint as line_no;
+    '13800000005' as msisdn, '900001' as sp_code, 'ring' as service_code,
+    timestamp '2026-09-30 08:00:00' as accessed_at, 'ok' as status, 3::bigint as hits, 0::bigint as fee_li,
+    date '2026-09-30' as business_date, 'bj' as source, 1 as delivery, 'wap.csv' as file_name, 2::bigint as line_no;
 create table staging.stg_gprs_usage as
 select
     '13800000005' as msisdn, 'CMWAP' as apn, timestamp '2026-09-30 08:00:00' as started_at, 10::bigint as up_bytes,
@@ -112,13 +111,14 @@ select
 create table staging.stg_sp_penalties as
 select
     'p1' as penalty_id, '900001' as sp_code, cast(null as varchar) as service_code,
-    timestamp '2026-09-01 08:00:00' as suspended_from, timestamp '2026-09-02 08:00:00' as suspended_to, 'x' as reason,
-    date '2026-09-02' as business_date, 'bj' as source, 1 as delivery, 'penalties.csv' as file_name, 2::bigint as line_no;
+    timestamp '2026-09-01 08:00:00' as suspended_from, timestamp '2026-09-02 08:00:00' as suspended_to,
+    'x' as reason, date '2026-09-02' as business_date, 'bj' as source, 1 as delivery, 'penalties.csv' as file_name,
+    2::bigint as line_no;
 create table staging.stg_sp_reports as
 select
-    'r1' as report_id, '900001' as sp_code, 'news' as service_code, '13800000002' as msisdn, 'never_accessed' as anomaly_type,
-    timestamp '2026-09-20 08:00:00' as reported_at, date '2026-09-20' as business_date, 'bj' as source, 1 as delivery,
-    'reports.csv' as file_name, 2::bigint as line_no;
+    'r1' as report_id, '900001' as sp_code, 'news' as service_code, '13800000002' as msisdn,
+    'never_accessed' as anomaly_type, timestamp '2026-09-20 08:00:00' as reported_at,
+    date '2026-09-20' as business_date, 'bj' as source, 1 as delivery, 'reports.csv' as file_name, 2::bigint as line_no;
 create table staging.stg_refunds as
 select
     'f1' as refund_id, '13800000001' as msisdn, '900001' as sp_code, 'news' as service_code,
@@ -126,15 +126,17 @@ select
     date '2026-09-20' as business_date, 'bj' as source, 1 as delivery, 'refunds.csv' as file_name, 2::bigint as line_no;
 create table staging.stg_service_catalogue as
 select
-    '900001' as sp_code, service_code, 'name' as service_name, service_class, false as is_portal, 'monthly' as billing_type,
-    monthly_fee_li::bigint as monthly_fee_li, 'active' as status, date '2026-01-01' as valid_from,
-    cast(null as varchar) as marketing_text, date '2026-05-01' as business_date, 'bj' as source, 1 as delivery,
-    'catalogue.csv' as file_name, line_no::bigint as line_no
-from (values ('news', 'sms', 2000, 2), ('ring', 'portal', 3000, 3)) as services (service_code, service_class, monthly_fee_li, line_no);
+    '900001' as sp_code, service_code, 'name' as service_name, service_class, false as is_portal,
+    'monthly' as billing_type, monthly_fee_li::bigint as monthly_fee_li, 'active' as status,
+    date '2026-01-01' as valid_from, cast(null as varchar) as marketing_text, date '2026-05-01' as business_date,
+    'bj' as source, 1 as delivery, 'catalogue.csv' as file_name, line_no::bigint as line_no
+from (values ('news', 'sms', 2000, 2), ('ring', 'portal', 3000, 3))
+as services (service_code, service_class, monthly_fee_li, line_no);
 create table staging.stg_service_providers as
 select
     '900001' as sp_code, 'SP' as sp_name, 'bj' as province, 'active' as status, 'desk' as contact,
-    date '2026-05-01' as business_date, 'bj' as source, 1 as delivery, 'providers.csv' as file_name, 2::bigint as line_no;
+    date '2026-05-01' as business_date, 'bj' as source, 1 as delivery, 'providers.csv' as file_name,
+    2::bigint as line_no;
 """
 
 # The counters of ingest follow from the rows above; each delivery with rows has one file.
@@ -211,6 +213,19 @@ create table intermediate.int_suspensions as
 select
     md5('spell5') as subscription_id, '13800000005' as msisdn, '900001' as sp_code, 'ring' as service_code,
     timestamp '2026-09-10 10:00:00' as suspended_from, cast(null as timestamp) as suspended_to;
+create table intermediate.int_spell_usage as
+select
+    case when number < 8 then md5('spell' || number) end as subscription_id, '1380000000' || number as msisdn,
+    '900001' as sp_code, case when wap_hits > 0 then 'ring' else 'news' end as service_code,
+    cast(month as date) as month, mt_count::bigint as mt_count, 0::bigint as mo_count, wap_hits::bigint as wap_hits,
+    2::bigint as active_days, cast(last_used_on as date) as last_used_on
+from (values
+    (1, '2026-07-01', 9, 0, '2026-07-20'), (1, '2026-08-01', 9, 0, '2026-08-20'), (1, '2026-09-01', 9, 0, '2026-09-30'),
+    (3, '2026-06-01', 9, 0, '2026-06-20'), (3, '2026-07-01', 2, 0, '2026-07-20'), (3, '2026-08-01', 9, 0, '2026-08-20'),
+    (3, '2026-09-01', 9, 0, '2026-09-20'), (4, '2026-08-01', 9, 0, '2026-08-20'), (5, '2026-08-01', 0, 9, '2026-08-20'),
+    (5, '2026-09-01', 0, 9, '2026-09-30'), (6, '2026-05-01', 0, 9, '2026-05-20'), (7, '2026-09-01', 9, 0, '2026-09-20'),
+    (8, '2026-09-01', 0, 4, '2026-09-20')
+) as usage (number, month, mt_count, wap_hits, last_used_on);
 """
 
 MARTS = """
@@ -231,16 +246,16 @@ select
     confirmed_at, first_billable_month
 from intermediate.int_spells;
 create table marts.subscription_usage_monthly as
+select subscription_id, month, mt_count, mo_count, wap_hits, active_days, last_used_on
+from intermediate.int_spell_usage
+where subscription_id is not null;
+create table marts.usage_outside_spells as
 select
-    md5('spell' || number) as subscription_id, cast(month as date) as month, mt_count::bigint as mt_count,
-    0::bigint as mo_count, wap_hits::bigint as wap_hits, 2::bigint as active_days,
-    cast(last_used_on as date) as last_used_on
-from (values
-    (1, '2026-07-01', 9, 0, '2026-07-20'), (1, '2026-08-01', 9, 0, '2026-08-20'), (1, '2026-09-01', 9, 0, '2026-09-30'),
-    (3, '2026-06-01', 9, 0, '2026-06-20'), (3, '2026-07-01', 2, 0, '2026-07-20'), (3, '2026-08-01', 9, 0, '2026-08-20'),
-    (3, '2026-09-01', 9, 0, '2026-09-20'), (4, '2026-08-01', 9, 0, '2026-08-20'), (5, '2026-08-01', 0, 9, '2026-08-20'),
-    (6, '2026-05-01', 0, 9, '2026-05-20'), (7, '2026-09-01', 9, 0, '2026-09-20')
-) as usage (number, month, mt_count, wap_hits, last_used_on);
+    sp_code, service_code, month, count(*) as subscribers, sum(mt_count)::bigint as mt_count,
+    sum(mo_count)::bigint as mo_count, sum(wap_hits)::bigint as wap_hits
+from intermediate.int_spell_usage
+where subscription_id is null
+group by all;
 create table marts.anomalous_subscriptions as
 select
     md5('spell2') as subscription_id, md5('subscriber2') as subscriber_id, '900001' as sp_code, 'news' as service_code,
@@ -250,8 +265,8 @@ select
 create table marts.silent_subscriptions as
 select
     md5('spell' || number) as subscription_id, md5('subscriber' || number) as subscriber_id, '900001' as sp_code,
-    service_code, service_class, cast(billing_month as date) as billing_month, cast(window_start as date) as window_start,
-    mt_count::bigint as mt_count, wap_hits::bigint as wap_hits, verdict
+    service_code, service_class, cast(billing_month as date) as billing_month,
+    cast(window_start as date) as window_start, mt_count::bigint as mt_count, wap_hits::bigint as wap_hits, verdict
 from (values
     (2, 'news', 'sms', '2026-09-01', '2026-08-01', 0, null, 'silent'),
     (2, 'news', 'sms', '2026-10-01', '2026-09-01', 0, null, 'silent'),
@@ -298,8 +313,8 @@ union all
 select null, md5('subscriber6'), '900001', 'ring', null, null, date '2026-09-30', 'bj', 'snapshot_disagrees';
 create table marts.extract_completeness as
 select
-    extract, source, business_date as day, extract <> 'relation_snapshot' and source = 'bj' as expected, true as delivered,
-    delivery, rows_in, rows_loaded, rows_quarantined, rows_duplicate, 'delivered' as status
+    extract, source, business_date as day, extract <> 'relation_snapshot' and source = 'bj' as expected,
+    true as delivered, delivery, rows_in, rows_loaded, rows_quarantined, rows_duplicate, 'delivered' as status
 from control.in_force
 union all
 select 'wap_usage', 'bj', date '2026-07-15', true, false, null, 0, 0, 0, 0, 'missing';
@@ -333,8 +348,8 @@ inner join intermediate.int_spells as spells using (subscription_id)
 where decided.billing_month = date '2026-10-01' and decided.disposition = 'billed';
 create table feed.main.exclusions as
 select
-    spells.msisdn, decided.sp_code, decided.service_code, decided.subscription_id, decided.billing_month, decided.fee_li,
-    decided.disposition, decided.reason
+    spells.msisdn, decided.sp_code, decided.service_code, decided.subscription_id, decided.billing_month,
+    decided.fee_li, decided.disposition, decided.reason
 from marts.billing_dispositions as decided
 inner join intermediate.int_spells as spells using (subscription_id)
 where decided.billing_month = date '2026-10-01' and decided.disposition <> 'billed';
@@ -344,7 +359,9 @@ select extract, business_date as date, source, delivery, manifest_sha256 as sha2
 create table feed.main.dispositions as
 select * from marts.billing_dispositions where billing_month = date '2026-10-01';
 create table feed.main.feed_info as
-select date '2026-10-01' as billing_month, date '2026-09-30' as as_of, 'digest' as policy_digest, false as has_opaque_identities;
+select
+    date '2026-10-01' as billing_month, date '2026-09-30' as as_of, 'digest' as policy_digest,
+    false as has_opaque_identities;
 """
 
 

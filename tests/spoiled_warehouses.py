@@ -10,9 +10,10 @@ SPELL = "md5('spell1')"
 AN_ACCEPTED_DELIVERY = "extract = 'refunds' and business_date = date '2026-09-20' and source = 'bj'"
 
 RAW = {
-    ("deliveries", "rows loaded, quarantined and dropped as duplicates are the rows of the manifest, for every delivery"): (
-        f"update control.deliveries set rows_in = rows_in + 1 where {AN_ACCEPTED_DELIVERY}"
-    ),
+    (
+        "deliveries",
+        "rows loaded, quarantined and dropped as duplicates are the rows of the manifest, for every delivery",
+    ): (f"update control.deliveries set rows_in = rows_in + 1 where {AN_ACCEPTED_DELIVERY}"),
     ("deliveries", "no counter of a delivery is negative"): (
         f"update control.deliveries set rows_in = -1 where {AN_ACCEPTED_DELIVERY}"
     ),
@@ -32,9 +33,10 @@ RAW = {
         "update control.deliveries set duplicate_of = 'refunds 2026-09-19 bj d1' "
         "where extract = 'refunds' and business_date = date '2026-09-21'"
     ),
-    ("delivery_files", "rows loaded, quarantined and dropped as duplicates are the rows of the manifest, for every file"): (
-        f"update control.delivery_files set rows_loaded = rows_loaded - 1 where {AN_ACCEPTED_DELIVERY}"
-    ),
+    (
+        "delivery_files",
+        "rows loaded, quarantined and dropped as duplicates are the rows of the manifest, for every file",
+    ): (f"update control.delivery_files set rows_loaded = rows_loaded - 1 where {AN_ACCEPTED_DELIVERY}"),
     ("delivery_files", "no counter of a file is negative"): (
         f"update control.delivery_files set bytes = -1 where {AN_ACCEPTED_DELIVERY}"
     ),
@@ -99,6 +101,9 @@ STAGING = {
     ),
     ("changed_deliveries", "what is taken in is the delivery in force, within the as-of date"): (
         "update control.run_context set as_of_date = date '2026-09-29'"
+    ),
+    ("run_context", "something was delivered up to the as-of date"): (
+        "update control.run_context set as_of_date = date '2020-01-01'"
     ),
     ("stg_relation_events", "only an event on all relations of an SP names no service"): (
         "update staging.stg_relation_events set action = 'cancel_all' where event_id = 'e4c'"
@@ -229,7 +234,8 @@ MARTS = {
         f"update marts.subscription_usage_monthly set mt_count = 0 where subscription_id = {SPELL}"
     ),
     ("subscription_usage_monthly", "use lies within the spell it is counted for"): (
-        "update marts.subscription_usage_monthly set subscription_id = md5('spell4') where subscription_id = md5('spell6')"
+        "update marts.subscription_usage_monthly set subscription_id = md5('spell4') "
+        "where subscription_id = md5('spell6')"
     ),
     ("anomalous_subscriptions", "the dates of an anomaly follow one another up to the as-of date"): (
         "update marts.anomalous_subscriptions set resolved_on = date '2026-10-01'"
@@ -238,7 +244,8 @@ MARTS = {
         "update marts.anomalous_subscriptions set report_status = 'pending', reported_at = null"
     ),
     ("anomalous_subscriptions", "an abnormal relation is a spell that was live when it was detected"): (
-        "update marts.subscriptions set ended_at = timestamp '2026-08-24 23:59:59' where subscription_id = md5('spell2')"
+        "update marts.subscriptions set ended_at = timestamp '2026-08-24 23:59:59' "
+        "where subscription_id = md5('spell2')"
     ),
     ("anomalous_subscriptions", "nobody is abnormal on incomplete usage"): (
         "update marts.extract_completeness set delivered = false "
@@ -255,7 +262,10 @@ MARTS = {
     ("silent_subscriptions", "the counts are those of the usage mart"): (
         "update marts.silent_subscriptions set mt_count = 1 where verdict = 'silent'"
     ),
-    ("billing_dispositions", "every live spell has exactly one disposition in every month, and no other spell has one"): (
+    (
+        "billing_dispositions",
+        "every live spell has exactly one disposition in every month, and no other spell has one",
+    ): (
         f"delete from marts.billing_dispositions where subscription_id = {SPELL} and billing_month = date '2026-09-01'"
     ),
     ("billing_dispositions", "the fees of all dispositions are the fees of all live relations, service by service"): (
@@ -291,6 +301,12 @@ MARTS = {
     ),
     ("relation_event_findings", "every finding is about an event or snapshot in force"): (
         "update marts.relation_event_findings set source = 'sd' where event_id is not null"
+    ),
+    ("usage_outside_spells", "every row has use, of a month up to the as-of date"): (
+        "update marts.usage_outside_spells set wap_hits = 0"
+    ),
+    ("subscription_usage_monthly", "the counted use that this build took in stands in the sums"): (
+        "delete from intermediate.int_spell_usage where msisdn = '13800000005'"
     ),
     ("extract_completeness", "it repeats the counters of every delivery in force up to the as-of date"): (
         "update marts.extract_completeness set rows_loaded = rows_loaded + 1 "

@@ -153,7 +153,7 @@ def require_green(stage: str, run_id: str, connection: duckdb.DuckDBPyConnection
     passed, recorded_state = record
     if not passed:
         raise GateFailed(where, "a green verdict", "a red one", advice)
-    state = _state_digest(stage, connection)
+    state = state_digest(stage, connection)
     if recorded_state != state:
         raise GateFailed(where, "the rows that were checked", "rows that changed after the check", advice)
 
@@ -196,7 +196,7 @@ def _validate(stage: str, target: Path, settings: Settings) -> tuple[str | None,
                 results.append(_absent(stage, suite.name, suite.qualified_table, "the table exists", "none", advice))
         suites = [suite for suite in suites if (suite.schema, suite.table) in present]
         results.extend(run_suites(suites, connection))
-        return _state_digest(stage, connection), results
+        return state_digest(stage, connection), results
 
 
 def run_suites(suites: Iterable[Suite], connection: duckdb.DuckDBPyConnection) -> list[GateResult]:
@@ -204,16 +204,11 @@ def run_suites(suites: Iterable[Suite], connection: duckdb.DuckDBPyConnection) -
     suites = list(suites)
     if not suites:
         return []
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    import great_expectations
-
     from cleanbill import duckdb_dialect
 
     results: list[GateResult] = []
     with duckdb_dialect.lend(connection) as url:
-        context = great_expectations.get_context(mode="ephemeral")
-        context.enable_analytics(False)
-        context.variables.progress_bars = {"globally": False}
+        context = _quiet_context()
         source = context.data_sources.add_sql(name="gate", connection_string=url, create_temp_table=False)
         for suite in suites:
             # A query asset: table assets lose their schema in some metrics of this dialect.
@@ -229,6 +224,22 @@ def run_suites(suites: Iterable[Suite], connection: duckdb.DuckDBPyConnection) -
             _require_agreement(suite, validation.get_max_severity_failure(), judged)
             results.extend(judged)
     return results
+
+
+def _quiet_context() -> Any:
+    """Return a context in memory that reports to nobody, draws nothing and leaves no folder behind."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+    return great_expectations.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            analytics_enabled=False,
+            progress_bars={"globally": False},
+        ),
+    )
 
 
 def _as_gx_suite(suite: Suite) -> Any:
@@ -295,7 +306,7 @@ def _observed(kind: str, result: dict[str, Any]) -> tuple[str, int | None]:
         rows = int(result["observed_value"])
         return f"{rows} such row{'' if rows == 1 else 's'}", rows
     if "unexpected_count" in result:
-        rows = int(result["unexpected_count"])
+        rows = int(result["unexpected_count"] or 0)  # nothing is reported of an empty table
         return f"{rows} of {result['element_count']} rows", rows
     observed = result["observed_value"]
     if isinstance(observed, list):
@@ -349,7 +360,8 @@ def _present_tables(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str
     return set(rows)
 
 
-def _state_digest(stage: str, connection: duckdb.DuckDBPyConnection) -> str:
+def state_digest(stage: str, connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the digest of the rows a stage's verdict is about, as they stand in this database now."""
     schema = STATE_SCHEMAS[stage]
     tables = [("control", table) for table in STATE_CONTROL_TABLES[stage]]
     tables += [found for found in _present_tables(connection) if found[0] == schema]

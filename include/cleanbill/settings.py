@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     schedule_from: date = Field(
         default=date(2026, 1, 1), description="No daily run is started by the clock before this day; a range run may be"
     )
+    kept_publications: int = Field(default=5, ge=0, description="Published marts kept for a rollback (hard links)")
     project_root: Path = Field(default=REPOSITORY, description="Folder that holds dags/, dbt_project/, expectations/")
 
     def model_post_init(self, __context: object) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-
 from cleanbill import gates
 from cleanbill.settings import REPOSITORY
 from cleanbill.suites import STAGES, Expectation, Suite, load_suite, suite_paths
+
 from tests.gate_warehouse import write_good_feed, write_good_warehouse
 from tests.spoiled_warehouses import SPOILED, spoil_by_rule, spoiling_statement
 
@@ -20,6 +20,7 @@ GATED_TABLES = {
     "raw": {"deliveries", "delivery_files", "in_force"},
     "staging": {
         "changed_deliveries",
+        "run_context",
         "stg_gprs_usage",
         "stg_line_status",
         "stg_refunds",
@@ -44,6 +45,7 @@ GATED_TABLES = {
         "sp_settlement",
         "subscription_usage_monthly",
         "subscriptions",
+        "usage_outside_spells",
     },
     "export": {"charges", "dispositions", "exclusions", "inputs", "settlement"},
 }
