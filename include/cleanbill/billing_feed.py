@@ -106,7 +106,11 @@ def prepare_month(month: date) -> PreparedMonth:
         fresh = database.with_name("freezing.duckdb")
         for leftover in (fresh, fresh.with_name(fresh.name + ".wal")):
             leftover.unlink(missing_ok=True)
-        frozen = feed_snapshot.freeze_month(source, fresh, month, settings)
+        try:
+            frozen = feed_snapshot.freeze_month(source, fresh, month, settings)
+        finally:
+            if source is not None:  # it holds true numbers and as much as a warehouse; a later try builds it anew
+                source.unlink(missing_ok=True)
         fresh.replace(database)
         feed_files.flush_folder(database.parent)
         return PreparedMonth(

@@ -336,7 +336,7 @@ class _Explainer:
                 self._take(explanation, extract, USAGE_LINES[extract])
 
     def _take(self, explanation: Explanation, extract: str, sql: str) -> None:
-        found = self._rows(f"select business_date, source, delivery, file_name, line_no, {sql}")  # noqa: S608 - below
+        found = self._rows(f"select business_date, source, delivery, file_name, line_no, {sql}")
         for row in found[:LINES_PER_EXTRACT]:
             key = {name: row.pop(name) for name in ("business_date", "source", "delivery", "file_name", "line_no")}
             content = mask_text(", ".join(f"{name} {value}" for name, value in row.items() if value is not None))

@@ -5,7 +5,6 @@ whatever the warehouse does meanwhile. It holds true MSISDNs and is readable by 
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ import duckdb
 
 from cleanbill.build import inputs_digest
 from cleanbill.control import WAREHOUSE_STORAGE_VERSION, open_warehouse
+from cleanbill.day_ranges import as_ranges, in_words
 from cleanbill.digests import deliveries_digest, policy_digest
 from cleanbill.errors import BillingBlocked, FeedError
 from cleanbill.reference_inputs import load_reference_inputs
@@ -318,7 +318,9 @@ def require_unblocked(connection: duckdb.DuckDBPyConnection, month: date) -> Non
     for _, extract, source, day, _ in blockers:
         if extract is not None and day is not None:
             days.setdefault((extract, source or "any source"), set()).add(day)
-    parts = [f"{extract} of {source}: {_as_ranges(missing)}" for (extract, source), missing in sorted(days.items())]
+    parts = [
+        f"{extract} of {source}: {in_words(as_ranges(missing))}" for (extract, source), missing in sorted(days.items())
+    ]
     unknown = _count_unknown_silences(connection, month)
     if unknown:
         parts.append(f"{unknown} relations whose silence is unknown")
@@ -353,17 +355,6 @@ def _count_unknown_silences(connection: duckdb.DuckDBPyConnection, month: date) 
         """,
         {"month": month},
     ).fetchone()[0]
-
-
-def _as_ranges(days: Iterable[date]) -> str:
-    """Write days as `2026-10-03, 2026-10-07…2026-10-09`: every one is named, none twice."""
-    ranges: list[list[date]] = []
-    for day in sorted(days):
-        if ranges and day - ranges[-1][1] == timedelta(days=1):
-            ranges[-1][1] = day
-        else:
-            ranges.append([day, day])
-    return ", ".join(f"{first}" if first == last else f"{first}…{last}" for first, last in ranges)
 
 
 def _flush(path: Path) -> None:

@@ -1,0 +1,193 @@
+"""The command line: commands parse, call one function and show its answer; heavy imports stand inside them."""
+
+import os
+import signal
+import sys
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cleanbill import __version__
+from cleanbill.errors import CleanbillError
+from cleanbill.settings import parse_month
+
+USAGE_ERROR = 2
+FAILED = 1
+DAY_FORMAT = ["%Y-%m-%d"]
+
+app = typer.Typer(
+    name="cleanbill",
+    help="Check every order relation before it is billed: extracts in, marts out, a gated billing feed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _month(text: str) -> date:
+    try:
+        return parse_month(text)
+    except CleanbillError as error:
+        raise typer.BadParameter(f"expected {error.expected}, found {error.found}") from error
+
+
+Month = Annotated[date, typer.Argument(metavar="MONTH", parser=_month, help="Billing month, YYYY-MM.")]
+FirstDay = Annotated[datetime, typer.Option("--from", formats=DAY_FORMAT, help="First business date.")]
+LastDay = Annotated[datetime, typer.Option("--to", formats=DAY_FORMAT, help="Last business date.")]
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"cleanbill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def land(
+    mapping: Annotated[str, typer.Argument(help="A source mapping (YAML), or the name of a built-in one.")],
+    files: Annotated[list[Path], typer.Argument(exists=True, help="The foreign files, or the folder that holds them.")],
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=DAY_FORMAT, help="Land only from this business date on.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=DAY_FORMAT, help="Land only up to this business date.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let a new delivery of a day leave out records of the one before.")
+    ] = False,
+) -> None:
+    """Bring foreign files in through a source mapping, as verified deliveries; the originals are only read."""
+    from cleanbill.land import land as land_files
+
+    typer.echo(
+        land_files(
+            mapping,
+            files[0] if len(files) == 1 else files,
+            date_from=first.date() if first else None,
+            date_to=last.date() if last else None,
+            replace=replace,
+        ).render()
+    )
+
+
+@app.command()
+def run(first: FirstDay, last: LastDay) -> None:
+    """Take in, check, build and publish a range of days: one real run of the DAG subscription_daily."""
+    if first > last:
+        raise typer.BadParameter("--from is after --to")
+    from cleanbill.airflow_runtime import run_daily
+
+    run_daily(first.date(), last.date())
+
+
+@app.command()
+def bill(
+    month: Month,
+    auto_approve: Annotated[
+        bool, typer.Option("--auto-approve", help="Release unattended (demos); approval.json says so.")
+    ] = False,
+    approver: Annotated[
+        str | None, typer.Option(help="Release the draft that waits, as this person; a second person's act.")
+    ] = None,
+) -> None:
+    """Bill a month: one real run of the DAG billing_monthly, which ends with a draft that waits for approval."""
+    if auto_approve and approver is not None:
+        raise typer.BadParameter("--auto-approve and --approver exclude each other")
+    from cleanbill import billing_feed
+
+    if approver is not None:
+        billing_feed.approve_feed(month, approver)
+        typer.echo(f"sealed: {billing_feed.seal_feed(month)}")
+        return
+    from cleanbill.airflow_runtime import bill_month
+
+    bill_month(month, auto_approve)
+    _say_how_it_ended(month)
+
+
+def _say_how_it_ended(month: date) -> None:
+    from cleanbill import billing_feed
+
+    sealed, draft = billing_feed.sealed_folder(month), billing_feed.draft_folder(month)
+    if sealed.exists():
+        typer.echo(f"sealed: {sealed}")
+    elif draft.exists():
+        typer.echo(f"draft (nothing is exported yet): {draft}")
+        typer.echo(f"to release it, a second person runs: cleanbill bill {month:%Y-%m} --approver NAME")
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT on the published marts.")],
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows shown at most.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time after which it is stopped.")] = 60.0,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV instead of a table.")] = False,
+) -> None:
+    """Ask the published marts: one SELECT, read-only, caged."""
+    from cleanbill import terminal_views
+    from cleanbill.query import query as ask
+
+    result = ask(sql, max_rows=max_rows, seconds=seconds)
+    if as_csv:
+        terminal_views.write_csv(result, sys.stdout)
+    else:
+        terminal_views.show(terminal_views.query_view(result))
+
+
+@app.command()
+def explain(
+    subscription_id: Annotated[str, typer.Argument(metavar="SUBSCRIPTION_ID", help="32 hex digits, as in the marts.")],
+    month: Month,
+) -> None:
+    """Explain why a subscription is or is not charged for a month, down to the lines of the deliveries."""
+    from cleanbill import terminal_views
+    from cleanbill.explain import explain as explain_decision
+
+    terminal_views.show(terminal_views.explanation_view(explain_decision(subscription_id, month)))
+
+
+@app.command()
+def status() -> None:
+    """Show what is delivered, missing, gated, published and exported."""
+    from cleanbill import terminal_views
+    from cleanbill.status import read_status
+
+    terminal_views.show(terminal_views.status_view(read_status()))
+
+
+def main() -> None:
+    """Run one command; an error made on purpose is one line on standard error, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop cleans up like Ctrl-C
+    os.umask(0o027)
+    try:
+        app()
+    except CleanbillError as error:
+        _end(str(error))
+    except Exception as error:
+        if os.environ.get("CLEANBILL_DEBUG"):
+            raise
+        from cleanbill.masking import mask_text
+
+        text = mask_text(" ".join(str(error).split()))[:300]
+        _end(f"unexpected {type(error).__name__}: {text}. What to do: repeat with CLEANBILL_DEBUG=1 and report it")
+
+
+def _end(text: str) -> None:
+    print(f"cleanbill: {text}", file=sys.stderr)
+    sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()
