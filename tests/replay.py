@@ -14,12 +14,10 @@ from datetime import date
 from pathlib import Path
 
 import duckdb
-
 from cleanbill import build
 from cleanbill.control import open_warehouse
 from cleanbill.pseudonym import set_key_variables
 from cleanbill.settings import get_settings
-
 
 MODEL_SCHEMAS = ("staging", "intermediate", "marts")
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -71,7 +69,8 @@ def record() -> Recording:
     incremental = _record_build(settings)
     with open_warehouse(settings, read_only=True) as connection:
         tables = connection.execute(
-            "select table_name, sql from duckdb_tables() where schema_name = 'policy' and database_name = current_database()"
+            "select table_name, sql from duckdb_tables() "
+            "where schema_name = 'policy' and database_name = current_database()"
         ).fetchall()
         policy = {name: (sql, connection.execute(f"from policy.{name}").fetchall()) for name, sql in tables}
     return Recording(full, incremental, policy)
@@ -115,7 +114,8 @@ def table_rows(database: Path, schemas: tuple[str, ...] = ("marts",)) -> dict[st
     connection = duckdb.connect(str(database), read_only=True)
     try:
         names = connection.execute(
-            "select table_schema, table_name from information_schema.tables where table_schema in (select unnest(?)) order by all",
+            "select table_schema, table_name from information_schema.tables "
+            "where table_schema in (select unnest(?)) order by all",
             [list(schemas)],
         ).fetchall()
         return {

@@ -97,7 +97,11 @@ create table if not exists control.absorbed_services (
     valid_from date not null,
     valid_to date
 );
-create table if not exists control.absorbed_usage_days (extract varchar not null, day date not null, is_complete boolean not null);
+create table if not exists control.absorbed_usage_days (
+    extract varchar not null,
+    day date not null,
+    is_complete boolean not null
+);
 
 -- A row while a build has begun and not ended (also after it was killed): the marts may be half new.
 create table if not exists control.build_under_way (as_of_date date not null);
@@ -209,4 +213,4 @@ def _connect_when_free(
                     found=f"another process held it for {wait_seconds:g} s",
                     advice="only the pipeline may open the warehouse: close the other program and clear the task",
                 ) from error
-            time.sleep(random.uniform(0.05, 0.3))
+            time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - jitter, no secret

@@ -90,7 +90,12 @@ def load_reference_inputs(connection: duckdb.DuckDBPyConnection, settings: Setti
     if pairs is None:
         pairs = connection.execute(
             """
-            select extract, source, case when extract = $snapshot then 'optional' else 'daily' end, min(business_date), null
+            select
+                extract,
+                source,
+                case when extract = $snapshot then 'optional' else 'daily' end,
+                min(business_date),
+                null
             from control.in_force
             group by extract, source
             """,

@@ -1,0 +1,195 @@
+"""The law of the marts: a pure function of what is in force, however and in whatever order it came (I1, I2).
+
+Every state is compared row for row with the oracle, which knows nothing of builds: so bulk = day by day =
+shuffled = repeated = full rebuild follows.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pytest
+from cleanbill.errors import BuildFailed
+from cleanbill.ingest import ingest
+from cleanbill.settings import get_settings
+
+from tests.compare import assert_marts_equal
+from tests.conftest import TEST_KEY
+from tests.replay import Recording, record, table_rows
+from tests.worlds import write_world
+
+ALL_DAYS = (date(1990, 1, 1), date(2100, 1, 1))
+SHUFFLED_SEEDS = (11, 12, 13)
+BULK_SEEDS = (21, 22, 23, 24, 25, 26)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One delivery of a world: its manifest and its data files."""
+
+    day: str
+    manifest: Path
+    files: tuple[Path, ...]
+
+    @property
+    def is_resend(self) -> bool:
+        return "_d" in self.manifest.name.removesuffix(".manifest.json").split("_", 3)[-1]
+
+
+@contextmanager
+def data_root(home: Path) -> Iterator[Path]:
+    """Make `home` the data root of this process."""
+    home.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLEANBILL_HOME", str(home))
+        patch.setenv("CLEANBILL_PSEUDONYM_KEY", TEST_KEY)
+        get_settings.cache_clear()
+        yield home
+    get_settings.cache_clear()
+
+
+def units_of(world: Path) -> list[Unit]:
+    units = []
+    for manifest in sorted((world / "landing").glob("*/*/*.manifest.json")):
+        try:
+            names = [file["name"] for file in json.loads(manifest.read_text())["files"]]
+        except (ValueError, KeyError, TypeError):
+            names = []
+        files = tuple(path for path in (manifest.parent / name for name in names) if path.is_file())
+        units.append(Unit(manifest.parent.name, manifest, files))
+    return units
+
+
+def deliver(units: Iterable[Unit], world: Path, home: Path) -> None:
+    """Copy deliveries of a world into the landing folder of a data root, data files first."""
+    for unit in units:
+        folder = home / unit.manifest.parent.relative_to(world)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (*unit.files, unit.manifest):
+            shutil.copy(path, folder / path.name)
+
+
+def new_world(folder: Path, seed: int, **options: object) -> Path:
+    write_world(seed, folder, **options)
+    return folder
+
+
+def copy_reference_files(world: Path, home: Path) -> None:
+    for path in world.iterdir():
+        if path.is_file():
+            shutil.copy(path, home / path.name)
+
+
+def assert_equal(home: Path) -> None:
+    assert_marts_equal(home, home / "warehouse" / "cleanbill.duckdb")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """Build a world twice with the real dbt, hold the result against the oracle, and keep what dbt executed."""
+    home = tmp_path_factory.mktemp("real")
+    with data_root(home):
+        new_world(home, seed=1, months=2)
+        ingest(*ALL_DAYS)
+        recorded = record()
+        assert_equal(home)
+        real = table_rows(get_settings().warehouse)
+        recorded.build()
+        assert table_rows(get_settings().warehouse) == real, "a replayed build must leave what dbt leaves"
+    return recorded
+
+
+@pytest.mark.parametrize("seed", BULK_SEEDS)
+def test_bulk_equals_oracle(recording: Recording, tmp_path: Path, seed: int) -> None:
+    with data_root(tmp_path / "home") as home:
+        new_world(home, seed)
+        ingest(*ALL_DAYS)
+        recording.build()
+        assert_equal(home)
+
+
+def test_day_by_day_equals_oracle_every_week(recording: Recording, tmp_path: Path) -> None:
+    world = new_world(tmp_path / "world", seed=31, months=2, subscribers=15, holes="none")
+    by_day: dict[str, list[Unit]] = {}
+    for unit in units_of(world):
+        by_day.setdefault(unit.day, []).append(unit)
+    with data_root(tmp_path / "home") as home:
+        copy_reference_files(world, home)
+        for number, day in enumerate(sorted(by_day)):
+            deliver(by_day[day], world, home)
+            ingest(*ALL_DAYS)
+            recording.build()
+            if number % 7 == 6 or number == len(by_day) - 1:
+                assert_equal(home)
+
+
+@pytest.mark.parametrize("seed", SHUFFLED_SEEDS)
+def test_shuffled_batches_equal_oracle_after_each(recording: Recording, tmp_path: Path, seed: int) -> None:
+    """Days arrive shuffled, resends and every twentieth delivery at any later time."""
+    world = new_world(tmp_path / "world", seed, months=3)
+    units = units_of(world)
+    rng = random.Random(seed)
+    days = sorted({unit.day for unit in units})
+    rng.shuffle(days)
+    arrival = {day: number for number, day in enumerate(days)}
+    units.sort(
+        key=lambda unit: arrival[unit.day] + (rng.randrange(len(days)) if unit.is_resend or rng.random() < 0.05 else 0)
+    )
+    with data_root(tmp_path / "home") as home:
+        copy_reference_files(world, home)
+        taken, step = 0, len(units) // 6 + 1
+        while taken < len(units):
+            deliver(units[taken : taken + step], world, home)
+            taken += step
+            ingest(*ALL_DAYS)
+            try:
+                recording.build()
+            except BuildFailed as error:
+                assert "as-of date" in str(error), "only the lack of any complete day may stop a build here"
+                continue
+            assert_equal(home)
+
+
+def test_repeating_changes_nothing(recording: Recording, tmp_path: Path) -> None:
+    """I1: the same deliveries again, a second build, and a full rebuild leave the same rows."""
+    with data_root(tmp_path / "home") as home:
+        world = new_world(tmp_path / "world", seed=41, months=2)
+        copy_reference_files(world, home)
+        deliver(units_of(world), world, home)
+        ingest(*ALL_DAYS)
+        recording.build()
+        first = table_rows(get_settings().warehouse)
+        deliver(units_of(world), world, home)
+        ingest(*ALL_DAYS)
+        recording.build()
+        assert table_rows(get_settings().warehouse) == first
+        recording.build(as_of=date.fromisoformat(max(unit.day for unit in units_of(world))).replace(day=2))
+        recording.build()
+        assert table_rows(get_settings().warehouse) == first
+
+
+def test_a_changed_policy_input_makes_a_full_build(recording: Recording, tmp_path: Path) -> None:
+    """Test numbers enter every row: a new list must reach months that no delivery touches."""
+    with data_root(tmp_path / "home") as home:
+        new_world(home, seed=42, months=2, test_numbers=False)
+        ingest(*ALL_DAYS)
+        recording.build()
+        before = table_rows(get_settings().warehouse)["marts.billing_dispositions"]
+        with (home / "test_numbers.csv").open("w") as file:
+            file.write("msisdn,valid_from,valid_to\n")
+            file.writelines(f"{number},2000-01-01,\n" for number in numbers_in(home))
+        recording.build()
+        after = table_rows(get_settings().warehouse)["marts.billing_dispositions"]
+        assert before != after
+        assert_equal(home)
+
+
+def numbers_in(home: Path) -> list[str]:
+    """Return the numbers that have spells."""
+    rows = table_rows(home / "warehouse" / "cleanbill.duckdb", ("intermediate",))["intermediate.int_spells"]
+    return sorted({row[2] for row in rows})[:5]
