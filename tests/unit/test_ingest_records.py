@@ -229,6 +229,7 @@ def test_lake_files_have_the_contract_columns_and_types(home: Path) -> None:
 
 
 VALUES: list[tuple[str, dict[str, str], str, Any]] = [
+    ("wap_usage", {"hits": "-1", "accessed_at": "20261001000000"}, "accessed_at", datetime(2026, 10, 1)),
     *(
         ("sms_usage", {"msisdn": prefix + "13812345678"}, "msisdn", "13812345678")
         for prefix in ("", "86", "+86", "0086")
