@@ -72,7 +72,7 @@ def _rows_in_words(result: QueryResult) -> str:
 
 def write_csv(result: QueryResult, target: TextIO) -> None:
     """Write the rows of an answer as CSV that a spreadsheet does not read as formulas."""
-    writer = csv.writer(target, lineterminator="\n")
+    writer = csv.writer(target)  # RFC 4180: also a lone CR is then inside quotes
     writer.writerow([_neutral(column) for column in result.columns])
     writer.writerows([_neutral(value) for value in row] for row in result.rows)
 

@@ -74,7 +74,8 @@ def test_a_locked_warehouse_is_a_note_and_the_published_marts_still_answer(clean
     published.parent.mkdir(parents=True)
     with duckdb.connect(str(published)) as connection:
         connection.execute(
-            "create table mart_info as select date '2026-10-30' as as_of, timestamp '2026-10-31 03:00:00' as published_at"
+            "create table mart_info as select date '2026-10-30' as as_of, "
+            "timestamp '2026-10-31 03:00:00' as published_at"
         )
         connection.execute(
             "create table extract_completeness as select 'refunds' as extract, 'bj' as source, "
