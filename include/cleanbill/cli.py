@@ -55,6 +55,48 @@ def _options(
 
 
 @app.command()
+def simulate(
+    first: FirstDay,
+    months: Annotated[int | None, typer.Option(min=1, help="Length in months (or give --to).")] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=DAY_FORMAT, help="Last business date, instead of --months.")
+    ] = None,
+    subscribers: Annotated[int, typer.Option(help="Phone numbers.")] = 24_000,
+    provinces: Annotated[str, typer.Option(help="How many, or their source names: bj,gd,sh.")] = "3",
+    seed: Annotated[int, typer.Option(help="Another seed, another world; the same gives the same bytes.")] = 1,
+    test_numbers: Annotated[int, typer.Option(help="How many of the subscribers are test numbers.")] = 0,
+) -> None:
+    """Write the deliveries of a plausible operator into landing/, and the truth about them into truth/."""
+    from cleanbill.settings import get_settings
+    from cleanbill.simulator import simulate as simulate_operator
+
+    if (months is None) == (last is None):
+        raise typer.BadParameter("give either --months or --to")
+    settings = get_settings()
+    summary = simulate_operator(
+        settings.home,
+        first.date(),
+        months,
+        end=last.date() if last else None,
+        subscribers=subscribers,
+        provinces=int(provinces) if provinces.isdecimal() else provinces.split(","),
+        seed=seed,
+        test_numbers=test_numbers,
+        threads=settings.threads,
+        progress=lambda line: typer.echo(line, err=True),
+    )
+    written = "already there" if summary.unchanged else "written"
+    typer.echo(
+        f"{summary.deliveries:,} deliveries, {summary.files:,} files of {summary.first_day} to {summary.last_day} "
+        f"{written}: {summary.landing}"
+    )
+    for extract, rows in sorted(summary.rows.items()):
+        typer.echo(f"  {extract}: {rows:,} rows")
+    typer.echo(f"truth: {summary.truth}")
+    typer.echo(f"next: cleanbill run --from {summary.first_day} --to {summary.last_day}")
+
+
+@app.command()
 def land(
     mapping: Annotated[str, typer.Argument(help="A source mapping (YAML), or the name of a built-in one.")],
     files: Annotated[list[Path], typer.Argument(exists=True, help="The foreign files, or the folder that holds them.")],

@@ -63,6 +63,9 @@ def published(cleanbill_home):
         ["query"],
         ["query", "select 1", "--max-rows", "0"],
         ["land", "ravenstack", "/no/such/file"],
+        ["simulate"],
+        ["simulate", "--from", "2026-10-01"],
+        ["simulate", "--from", "2026-10-01", "--months", "1", "--to", "2026-10-02"],
     ],
 )
 def test_wrong_usage_ends_with_2(run, arguments):
