@@ -240,7 +240,7 @@ def _dbt_build(settings: Settings, database: Path, selectors: tuple[str, ...], i
             where="dbt build " + " ".join(selectors),
             expected="every model and test to pass",
             found=mask_text(_failures(artefacts / "target" / "run_results.json", outcome)),
-            advice=f"see {artefacts / 'logs' / 'dbt.log'}; correct the cause, clear the task: it does the same set again",
+            advice=f"see {artefacts / 'logs' / 'dbt.log'}; correct the cause, clear the task: it repeats the same set",
         )
 
 

@@ -7,8 +7,7 @@ shuffled = repeated = full rebuild follows.
 import json
 import random
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,8 +18,8 @@ from cleanbill.ingest import ingest
 from cleanbill.settings import get_settings
 
 from tests.compare import assert_marts_equal
-from tests.conftest import TEST_KEY
-from tests.replay import Recording, record, table_rows
+from tests.pipeline.conftest import data_root
+from tests.replay import Recording, table_rows
 from tests.worlds import write_world
 
 ALL_DAYS = (date(1990, 1, 1), date(2100, 1, 1))
@@ -39,18 +38,6 @@ class Unit:
     @property
     def is_resend(self) -> bool:
         return "_d" in self.manifest.name.removesuffix(".manifest.json").split("_", 3)[-1]
-
-
-@contextmanager
-def data_root(home: Path) -> Iterator[Path]:
-    """Make `home` the data root of this process."""
-    home.mkdir(parents=True, exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CLEANBILL_HOME", str(home))
-        patch.setenv("CLEANBILL_PSEUDONYM_KEY", TEST_KEY)
-        get_settings.cache_clear()
-        yield home
-    get_settings.cache_clear()
 
 
 def units_of(world: Path) -> list[Unit]:
@@ -87,21 +74,6 @@ def copy_reference_files(world: Path, home: Path) -> None:
 
 def assert_equal(home: Path) -> None:
     assert_marts_equal(home, home / "warehouse" / "cleanbill.duckdb")
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """Build a world twice with the real dbt, hold the result against the oracle, and keep what dbt executed."""
-    home = tmp_path_factory.mktemp("real")
-    with data_root(home):
-        new_world(home, seed=1, months=2)
-        ingest(*ALL_DAYS)
-        recorded = record()
-        assert_equal(home)
-        real = table_rows(get_settings().warehouse)
-        recorded.build()
-        assert table_rows(get_settings().warehouse) == real, "a replayed build must leave what dbt leaves"
-    return recorded
 
 
 @pytest.mark.parametrize("seed", BULK_SEEDS)
