@@ -149,6 +149,14 @@ class WorldMaker:
         self.begins = dict.fromkeys([*self.sources, HEADQUARTERS], self.first_day)
         if len(self.sources) == 3 and rng.random() < 0.5:
             self.begins["gd"] = self.first_day + timedelta(days=rng.randint(1, 20))
+        # An extract may begin later than the others, or not exist at all.
+        self.extract_begins = {}
+        self.absent = set()
+        if rng.random() < 0.3:
+            late = rng.choice(["sms_usage", "wap_usage", "gprs_usage"])
+            self.extract_begins[late] = self.first_day + timedelta(days=rng.randint(1, 40))
+        if rng.random() < 0.1:
+            self.absent.add(rng.choice(["wap_usage", "gprs_usage", "line_status", "sp_reports", "refunds"]))
         firsts, day = [], self.first_day
         while next_first(day) <= self.last_day + ONE_DAY:
             day = next_first(day)
@@ -199,7 +207,9 @@ class WorldMaker:
 
     def add(self, extract: str, source: str, day: date | None, **values: object) -> None:
         """Put a record into the delivery of an extract, source and day."""
-        if day is None or not self.begins[source] <= day <= self.last_day:
+        if day is None or not self.begins[source] <= day <= self.last_day or extract in self.absent:
+            return
+        if day < self.extract_begins.get(extract, day):
             return
         assert set(values) == set(COLUMNS[extract]), set(values) ^ set(COLUMNS[extract])
         self.records.setdefault((extract, source, day), []).append(values)
@@ -240,7 +250,10 @@ class WorldMaker:
         rng = self.rng
         for sp_code in self.providers:
             renamed = rng.choice(self.days())
+            gone = rng.choice(self.days()) if rng.random() < 0.15 else None
             for day in self.days():
+                if gone and day >= gone:
+                    continue
                 self.add(
                     "service_providers",
                     HEADQUARTERS,
@@ -249,7 +262,7 @@ class WorldMaker:
                     sp_name=f"企业{sp_code}" + ("（新）" if day >= renamed else ""),
                     province=rng.choice(["bj", "sh"]) if day == renamed else "gd",
                     status="active" if day < renamed else "inactive",
-                    contact='说 "你好", 再见',
+                    contact='说 "你好", 再见' if rng.random() < 0.9 else "two\nlines",
                 )
         for (sp_code, service_code), (service_class, billing_type, fee) in self.services.items():
             since = rng.choice([date(2000, 1, 1)] * 4 + [self.first_day, self.first_day + timedelta(days=5)])
@@ -266,9 +279,25 @@ class WorldMaker:
                 "marketing_text": None,
             }
             story = rng.choice(
-                ["same"] * 6 + ["fee", "fee", "future", "future", "gap", "gap", "late", "gone", "type", "back_dated"]
+                ["same"] * 7
+                + [
+                    "text",
+                    "class",
+                    "withdrawn",
+                    "valid_from",
+                    "fee",
+                    "fee",
+                    "future",
+                    "future",
+                    "gap",
+                    "gap",
+                    "late",
+                    "gone",
+                    "type",
+                    "back_dated",
+                ]
             )
-            if story in ("future", "back_dated"):
+            if story in ("future", "back_dated", "withdrawn"):
                 turn = self.catalogue_turn()
             changed_on = self.catalogue_turn()
             back_on = changed_on + timedelta(days=rng.choice([1, 2, 35]))
@@ -279,6 +308,17 @@ class WorldMaker:
                     rows = [{**newer, "valid_from": changed_on}]
                 elif story == "type" and day >= changed_on:
                     rows = [{**newer, "valid_from": changed_on, "billing_type": "free"}]
+                elif story == "text" and day >= changed_on:
+                    rows = [{**base, "marketing_text": '免费试用, 真的"免费"'}]
+                elif story == "class" and day >= changed_on:
+                    rows = [{**base, "service_class": "sms" if service_class == "wap" else "wap"}]
+                elif story == "valid_from" and day >= changed_on:
+                    rows = [{**base, "valid_from": changed_on}]
+                elif story == "withdrawn" and turn - timedelta(days=9) <= day < turn - timedelta(
+                    days=rng.choice([0, 4])
+                ):
+                    # A coming row alone in the file; withdrawn again, perhaps just before it would have held.
+                    rows = [{**newer, "valid_from": turn}]
                 elif story == "future" and day >= turn - timedelta(days=10):
                     # The coming row stands beside the present one, later alone.
                     rows = (
@@ -385,7 +425,7 @@ class WorldMaker:
             "event_time": at,
             "channel": rng.choice(["sms", "web", "wap", None]),
             "confirmed_at": self.confirmation(at) if action in ("order", "replace") else None,
-            "province": rng.choice([source, source, source, "zj", None]),
+            "province": rng.choice([source, source, source, "内蒙古", None]),
             "old_service_code": None,
             **more,
         }
@@ -431,7 +471,7 @@ class WorldMaker:
         if fate > 0.9:
             others = [one for one in self.services if one[0] == relation[1] and one[1] != relation[2]]
             if others:
-                other = (relation[0], *rng.choice(others))
+                other = relation if rng.random() < 0.1 else (relation[0], *rng.choice(others))
                 self.event(other, "replace", end, source, old_service_code=relation[2])
                 self.relations[relation][-1][1] = end
                 self.relations.setdefault(other, []).append([end, None, source])
@@ -494,6 +534,7 @@ class WorldMaker:
                         province=opened[0]["province"] if opened else None,
                     )
                     break
+            self.repeat_snapshot_rows(first)
             number = f"137{rng.randrange(10**8):08d}"
             service = rng.choice(list(self.services))
             source = rng.choice(self.sources)
@@ -503,6 +544,14 @@ class WorldMaker:
             self.relations[(number, *service)][0][0] = ordered_at
             self.add("relation_snapshot", source, max(first, self.begins[source]), **row)
             self.use((number, *service))
+
+    def repeat_snapshot_rows(self, first: date) -> None:
+        """Name some relations twice in the snapshots of a day: in the same file, or in that of another source."""
+        rng = self.rng
+        for source in self.sources:
+            for row in list(self.records.get(("relation_snapshot", source, first), [])):
+                if rng.random() < 0.03:
+                    self.add("relation_snapshot", rng.choice([source, *self.sources]), first, **row)
 
     @staticmethod
     def opens(row: dict, relation: tuple, at: datetime) -> bool:
@@ -647,7 +696,7 @@ class WorldMaker:
             begin, end = midnight((first - ONE_DAY).replace(day=1)), midnight(first)
             middle = begin + timedelta(days=rng.randint(1, 20), seconds=rng.randint(0, 86399))
             story = rng.choice(
-                ["whole", "adjacent", "gap", "open", "late", "closed", "closed_late", "closed_to", "mixed"]
+                ["whole", "adjacent", "gap", "open", "late", "closed", "closed_late", "closed_to", "mixed", "empty"]
             )
             pieces = {
                 "whole": [("stopped", begin, end)],
@@ -658,6 +707,7 @@ class WorldMaker:
                 "closed": [("closed", end - ONE_SECOND, None)],
                 "closed_late": [("closed", end, None)],
                 "closed_to": [("closed", middle, end + rng.choice([-1, 0]) * ONE_SECOND)],
+                "empty": [("stopped", begin, begin), ("closed", end, middle), ("stopped", begin - ONE_DAY, begin)],
                 "mixed": [("stopped", begin, end), ("closed", end - ONE_SECOND, end)],
             }[story]
             for status, start, stop in pieces:
@@ -684,7 +734,7 @@ class WorldMaker:
             begin, end = midnight((first - ONE_DAY).replace(day=1)), midnight(first)
             sp_code, service_code = rng.choice(list(self.services))
             limit = timedelta(hours=240)
-            story = rng.choice(["exact", "over", "union", "open_exact", "open_over", "across"])
+            story = rng.choice(["exact", "over", "union", "open_exact", "open_over", "across", "empty"])
             half = timedelta(hours=120)
             pieces = {
                 "exact": [(None, begin, begin + limit)],
@@ -696,6 +746,7 @@ class WorldMaker:
                 ],
                 "open_exact": [(None, end - limit, None)],
                 "open_over": [(None, end - limit - ONE_SECOND, None)],
+                "empty": [(None, end, begin), (None, begin, begin + limit), (service_code, begin, begin)],
                 "across": [(service_code, begin - half, begin + limit), (None, end, end + limit)],
             }[story]
             for part, (service, start, stop) in enumerate(pieces):
@@ -725,7 +776,7 @@ class WorldMaker:
                 "sp_code": rng.choice([relation[1], "777777"]),
                 "service_code": relation[2],
                 "billing_month": day.replace(day=1),
-                "amount_li": rng.choice([1, 3, 10, 30, 5000]),
+                "amount_li": rng.choice([1, 3, 10, 30, 5000, -10]),
                 "times": rng.choice([1, 1, 2]),
                 "reason": None,
             }
@@ -802,17 +853,18 @@ class WorldMaker:
     def fill_up(self, bad_records: bool) -> None:
         """Make a few deliveries big, with use in no spell, so that one bad record in a hundred is allowed."""
         rng = self.rng
-        for extract in ("sms_usage", "wap_usage", "gprs_usage", "relation_events"):
-            for _ in range(rng.choice([0, 1]) if extract == "relation_events" else rng.choice([1, 2])):
-                source = rng.choice(self.sources)
+        for extract in BAD_KINDS:
+            times = 1 if extract in ("sms_usage", "wap_usage", "gprs_usage") or rng.random() < 0.5 else 0
+            for _ in range(times):
+                source = rng.choice(self.sources) if extract in BY_SOURCE else HEADQUARTERS
                 day = rng.choice(self.days(source))
                 for _ in range(rng.choice([100, 199, 200, 230])):
                     at = midnight(day) + timedelta(seconds=rng.randint(0, 86399))
                     relation = (f"133{rng.randrange(10**8):08d}", *rng.choice(list(self.services)))
                     self.add(extract, source, day, **self.filler(extract, relation, at, source))
-                if bad_records:
-                    rows = len(self.records.get((extract, source, day), []))
-                    for _ in range(rng.randint(1, max(1, (rows + 1) // 100))):
+                rows = len(self.records.get((extract, source, day), []))
+                if bad_records and rows >= 100:
+                    for _ in range(rng.randint(1, (rows + 1) // 100)):
                         self.bad_lines.setdefault((extract, source, day), []).append(rng.choice(BAD_KINDS[extract]))
 
     def filler(self, extract: str, relation: tuple, at: datetime, source: str) -> dict:
@@ -830,8 +882,16 @@ class WorldMaker:
         if extract == "wap_usage":
             return {**names, "accessed_at": at, "status": "ok", "hits": 1, "fee_li": 0}
         if extract == "gprs_usage":
-            return {"msisdn": relation[0], "apn": "cmnet", "started_at": at, "up_bytes": 1, "down_bytes": 2}
+            apn = self.rng.choice(["cmnet", "cmwap", None])
+            return {"msisdn": relation[0], "apn": apn, "started_at": at, "up_bytes": 1, "down_bytes": 2}
+        if extract == "line_status":
+            return {"msisdn": relation[0], "status": "stopped", "from_time": at, "to_time": None}
         self.counter += 1
+        if extract == "refunds":
+            money = {"billing_month": at.date().replace(day=1), "amount_li": 1, "times": 1, "reason": "批量"}
+            return {"refund_id": f"f{self.counter}", **names, **money}
+        if extract == "sp_reports":
+            return {"report_id": f"f{self.counter}", **names, "anomaly_type": None, "reported_at": at}
         return {
             "event_id": f"f{self.counter}",
             **names,
@@ -850,7 +910,12 @@ class WorldMaker:
         rng = self.rng
         pairs = [(extract, source) for extract in BY_SOURCE for source in self.sources]
         pairs += [(extract, HEADQUARTERS) for extract in BY_HEADQUARTERS]
-        keys = [(extract, source, day) for extract, source in pairs for day in self.days(source)]
+        keys = [
+            (extract, source, day)
+            for extract, source in pairs
+            for day in self.days(source)
+            if extract not in self.absent and day >= self.extract_begins.get(extract, day)
+        ]
         keys += [key for key in self.records if key[0] == "relation_snapshot"]
         missing = set()
         candidates = [key for key in keys if holes == "some" or key[0] in ("sms_usage", "wap_usage", "gprs_usage")]
@@ -975,7 +1040,7 @@ class WorldMaker:
             elif isinstance(value, bool):
                 text = "true" if value else "false"
             elif isinstance(value, int):
-                text = rng.choice([str(value)] * 8 + [f"+{value}", f"0{value}"])
+                text = str(value) if value < 0 else rng.choice([str(value)] * 8 + [f"+{value}", f"0{value}"])
             elif column == "msisdn":
                 text = rng.choice(["", "", "", "86", "+86", "0086"]) + value
             else:
@@ -1013,18 +1078,34 @@ class WorldMaker:
         """Write expected_extracts.csv: what is delivered, perhaps one pair that ended and one that never came."""
         rng = self.rng
         lines = ["extract,source,schedule,valid_from,valid_to"]
+        last_source = self.sources[-1]
+        oddity = rng.choice(["none", "ended", "optional", "unlisted", "interrupted", "all_ended"])
+        odd_extract = rng.choice(["sms_usage", "wap_usage", "gprs_usage"])
         for source in self.sources:
             lines.append(f"relation_snapshot,{source},optional,{self.first_day},")
             for extract in BY_SOURCE:
-                ended = ""
-                if extract == "gprs_usage" and source == self.sources[-1] and rng.random() < 0.5:
-                    ended = rng.choice(self.days(source))
-                lines.append(f"{extract},{source},daily,{self.begins[source]},{ended}")
+                if extract in self.absent:
+                    continue
+                begin = max(self.begins[source], self.extract_begins.get(extract, self.first_day))
+                schedule, ended = "daily", ""
+                if extract == odd_extract and (source == last_source or oddity == "all_ended"):
+                    if oddity == "unlisted":
+                        continue
+                    if oddity == "optional":
+                        schedule = "optional"
+                    elif oddity in ("ended", "all_ended"):
+                        ended = begin + (self.last_day - begin) * 2 // 3
+                    elif oddity == "interrupted":
+                        middle = begin + (self.last_day - begin) // 2
+                        lines.append(f"{extract},{source},daily,{begin},{middle}")
+                        begin = middle + 3 * ONE_DAY
+                lines.append(f"{extract},{source},{schedule},{begin},{ended}")
         for extract in BY_HEADQUARTERS:
             since = self.first_day
             if extract == "service_providers":
                 since -= timedelta(days=2)  # expected before it was ever delivered
-            lines.append(f"{extract},{HEADQUARTERS},daily,{since},")
+            if extract not in self.absent:
+                lines.append(f"{extract},{HEADQUARTERS},daily,{since},")
         if rng.random() < 0.3:
             lines.append(f"wap_usage,xz,daily,{self.first_day},{self.first_day + timedelta(days=3)}")
         self.home.mkdir(parents=True, exist_ok=True)
@@ -1049,15 +1130,19 @@ BAD_KINDS = {
     "wap_usage": ["number", "exponent", "time", "old", "future", "msisdn", "code", "fields", "bytes", "fee", "empty"],
     "gprs_usage": ["number", "hex", "time", "old", "future", "msisdn", "fields", "bytes", "empty"],
     "relation_events": ["time", "old", "future", "msisdn", "code", "fields", "bytes", "empty", "overlong"],
+    "line_status": ["msisdn", "code", "fields", "bytes", "empty", "nul"],
+    "refunds": ["number", "msisdn", "fields", "empty", "times", "month"],
+    "sp_reports": ["time", "old", "future", "msisdn", "fields", "empty", "overlong"],
 }
 TIME_COLUMN = {
     "sms_usage": "sent_at",
     "wap_usage": "accessed_at",
     "gprs_usage": "started_at",
     "relation_events": "event_time",
+    "sp_reports": "reported_at",
 }
-NUMBER_COLUMN = {"sms_usage": "message_count", "wap_usage": "hits", "gprs_usage": "up_bytes"}
-CODE_COLUMN = {"sms_usage": "direction", "wap_usage": "status", "relation_events": "action"}
+NUMBER_COLUMN = {"sms_usage": "message_count", "wap_usage": "hits", "gprs_usage": "up_bytes", "refunds": "amount_li"}
+CODE_COLUMN = {"sms_usage": "direction", "wap_usage": "status", "relation_events": "action", "line_status": "status"}
 
 
 def spoil(extract: str, header: list, good: dict, kind: str) -> bytes:
@@ -1079,9 +1164,15 @@ def spoil(extract: str, header: list, good: dict, kind: str) -> bytes:
         line["fee_li"] = "-1"
     elif kind == "empty":
         line["msisdn"] = ""
+    elif kind == "times":
+        line["times"] = "3"
+    elif kind == "month":
+        line["billing_month"] = "2026-03-02"
     elif kind == "overlong":
         line["service_code"] = "A2345678901"
-    text = ",".join(line[column] for column in header)
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="").writerow([line[column] for column in header])
+    text = stream.getvalue()
     if kind == "fields":
         text += ",more"
     if kind == "nul":

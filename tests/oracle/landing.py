@@ -58,7 +58,7 @@ CONTRACT = {
     },
     "gprs_usage": {
         "msisdn": ("msisdn", True),
-        "apn": ("apn", True),
+        "apn": ("apn", False),
         "started_at": ("time", True),
         "up_bytes": ("integer", True),
         "down_bytes": ("integer", True),
@@ -335,8 +335,8 @@ def parse_record(delivery: Delivery, header: list, fields: list | None, opaque: 
         else:
             row[column] = parse_value(kind, text, opaque)
     if delivery.extract == "relation_events":
-        if row["action"] not in ("cancel_all", "suspend_all") and row["service_code"] is None:
-            raise BadRecord("missing value")
+        if (row["service_code"] is None) != (row["action"] in ("cancel_all", "suspend_all")):
+            raise BadRecord("missing value, or a service where all of the SP are meant")
         if row["action"] == "replace" and row["old_service_code"] is None:
             raise BadRecord("missing value")
     if delivery.extract == "service_catalogue" and row["billing_type"] == "monthly" and row["monthly_fee_li"] is None:
@@ -385,7 +385,7 @@ def read_delivery(manifest_path: Path, landing: Path) -> Delivery:
     opaque = manifest.get("identity") == "opaque"
     totals = dict.fromkeys(manifest.get("totals") or {}, 0)
     parsed = []
-    for entry in files:
+    for entry in sorted(files, key=lambda entry: entry["name"]):
         name = entry["name"]
         if not re.fullmatch(re.escape(stem) + r"(_[0-9]{3})?\.csv(\.gz)?", name):
             raise Rejected(f"{name}: not a name of this delivery")

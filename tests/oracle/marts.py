@@ -665,8 +665,10 @@ class Oracle:
             messages = [at for at, kind, _ in spell.uses if kind in ("MT", "MO")]
             hits = [at for at, kind, _ in spell.uses if kind == "hit"]
             traffic = [at for at in self.traffic.get(spell.relation[0], []) if spell.covers(at)]
-            found = self.detect(spell, "sms_usage", rules.MESSAGE_CLASSES, messages)
-            found = found or self.detect(spell, "wap_usage", rules.ACCESS_CLASSES, hits)
+            by_message = self.detect(spell, "sms_usage", rules.MESSAGE_CLASSES, messages)
+            by_access = self.detect(spell, "wap_usage", rules.ACCESS_CLASSES, hits)
+            # Both can hold only if the service changed its class meanwhile: the earlier detection counts.
+            found = min((one for one in (by_message, by_access) if one), key=lambda one: one[1], default=None)
             if found:
                 self.write_anomaly(spell, "never_accessed", found, reports)
             found = self.detect(spell, "gprs_usage", rules.ACCESS_CLASSES, traffic)
