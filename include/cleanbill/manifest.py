@@ -31,6 +31,7 @@ _SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", re.ASCII)
 _LOOKS_LIKE_NUMBERING = re.compile(r".*_d?\d+", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _NAME_TAIL = re.compile(r"(?P<source>.+?)(?:_d(?P<delivery>[1-9]\d{0,5}))?", re.ASCII)
+_PHONE_NUMBER = re.compile(r"(1\d\d)\d{4}(\d{4})", re.ASCII)
 _PART = re.compile(r"(?:_\d{3,6})?\.csv(?:\.gz)?", re.ASCII)
 
 
@@ -112,8 +113,9 @@ class FoundManifest:
 
 
 def shown(text: object, limit: int = 80) -> str:
-    """Return foreign text for a message: quoted, on one line, cut."""
+    """Return foreign text for a message: quoted, on one line, cut, without what could be a phone number."""
     result = repr(text) if isinstance(text, str) else json.dumps(text, default=str)
+    result = _PHONE_NUMBER.sub(r"\1****\2", result)
     return result if len(result) <= limit else result[:limit] + "…"
 
 
