@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import tempfile
+from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -104,8 +105,10 @@ TRUTH_QUERIES = {
         select extract, as_day(day) as business_date, source, kind
         from malformed join source using (source_no) order by all
     """,
-    "resent_deliveries": """
-        select extract, as_day(day) as business_date, source from resent join source using (source_no) order by all
+    # Everything lies in landing/; whoever plays the days one by one holds these back until they arrive.
+    "arrivals": """
+        select extract, as_day(day) as business_date, source, delivery, as_day(arrival_day) as arrives_on
+        from arrival order by all
     """,
 }
 
@@ -141,7 +144,7 @@ class Habits:
     stock_days: int = 10
     stock_percent: int = 40
     paused_permille: int = 40
-    records_per_month: int = 12
+    records_per_month: int = 9
     doubled_per_100000: int = 15
     malformed_from_lines: int = 300
 
@@ -220,7 +223,7 @@ def simulate(
     months: int | None = None,
     *,
     end: date | None = None,
-    subscribers: int = 20_000,
+    subscribers: int = 24_000,
     provinces: list[str] | tuple[str, ...] | int = 3,
     seed: int = 1,
     test_numbers: int = 0,
@@ -234,9 +237,10 @@ def simulate(
     Args:
         home: data root.
         start: first business date.
-        months: length of the period in months; the last day is the one before the same day of that month.
+        months: length of the period in months; the last day is the one before the same day of that month
+            (or that month's end, if it has no such day).
         end: last business date, instead of `months`.
-        subscribers: how many phone numbers; each has about 66 records of use in seven months.
+        subscribers: how many phone numbers; each has about 55 records of use in seven months.
         provinces: source names of events and usage, or how many.
         seed: another seed, another world.
         test_numbers: how many subscribers are test numbers (written to `test_numbers.csv`).
@@ -298,9 +302,12 @@ def _last_day(start: date, months: int | None, end: date | None) -> date:
         )
     if end is not None:
         return end
-    month = start.month - 1 + months
-    first = date(start.year + month // 12, month % 12 + 1, 1)
-    return min(first.replace(day=28) + timedelta(days=10), first + timedelta(days=start.day - 1)) - timedelta(days=1)
+    index = start.year * 12 + start.month - 1 + months
+    year, month = index // 12, index % 12 + 1
+    length = monthrange(year, month)[1]
+    if start.day > length:
+        return date(year, month, length)
+    return date(year, month, start.day) - timedelta(days=1)
 
 
 def _check(world: World, provinces: object) -> None:

@@ -37,7 +37,7 @@ with wanted as (
         subscriber_no * 8 + choice as relation_no,
         case
             when kind = 'dark' and choice = 0 then 'browse'
-            when kind in ('dark', 'stopped', 'closed') then 'settled'
+            when kind in ('dark', 'stopped', 'closed', 'test') then 'settled'
             when kind in ('leaver', 'pauser')
                 then (
                     select list(distinct pool order by pool) from pool where pool like 'sp %'

@@ -19,6 +19,26 @@ cross join source
 cross join calendar
 where pick('resent', extract || source_no || '/' || day, 1000) < getvariable('resent_permille');
 
+-- When what is not there the next morning comes: five files in a thousand are late, a resend follows its original.
+create table arrival as
+with sent as (
+    select extract, source, calendar.day
+    from (select unnest(['relation_events', 'sms_usage', 'wap_usage', 'gprs_usage']) as extract) kinds
+    cross join source
+    cross join calendar
+    union all
+    select extract, 'hq', calendar.day
+    from (select unnest(['line_status', 'service_catalogue', 'sp_penalties', 'sp_reports', 'refunds']) as extract) kinds
+    cross join calendar
+)
+select extract, day, source, 1 as delivery, day + 2 + pick('lateness', extract || source || '/' || day, 10) as arrival_day
+from sent
+where pick('late file', extract || source || '/' || day, 1000) < 5
+union all
+select resent.extract, day, source, 2, day + 13 + pick('resent on', extract || source || '/' || day, 15)
+from resent
+join source using (source_no);
+
 -- The delivery that a resend replaces also claims use nobody made: by planted spells, so that it shows if it counts.
 insert into message by name
 select
