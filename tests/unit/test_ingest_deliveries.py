@@ -205,23 +205,24 @@ def test_hash_comes_before_parsing(cleanbill_home: Path) -> None:
     assert code_of(run()) == "sha256_differs"
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        gzip.compress(b"x" * 100)[:-1],
-        gzip.compress((HEADER + "\n" + LINE).encode())[:-8],
-        gzip.compress((HEADER + "\n" + LINE).encode())[:20],
-        gzip.compress((HEADER + "\n" + LINE).encode()) + b"rest",
-        (HEADER + "\n" + LINE).encode(),
-        b"",
-        b"\x1f\x8b",
-    ],
-)
-def test_broken_gzip(cleanbill_home: Path, content: bytes) -> None:
-    writer = DeliveryWriter(cleanbill_home)
-    writer.parts.append((f"{writer.stem}.csv.gz", content, 1))
-    writer.write()
-    assert code_of(run()) == "bad_gzip"
+BROKEN_GZIPS = [
+    gzip.compress(b"x" * 100)[:-1],
+    gzip.compress((HEADER + "\n" + LINE).encode())[:-8],
+    gzip.compress((HEADER + "\n" + LINE).encode())[:20],
+    gzip.compress((HEADER + "\n" + LINE).encode()) + b"rest",
+    (HEADER + "\n" + LINE).encode(),
+    b"",
+    b"\x1f\x8b",
+]
+
+
+def test_broken_gzip(cleanbill_home: Path) -> None:
+    for number, content in enumerate(BROKEN_GZIPS):
+        writer = DeliveryWriter(cleanbill_home, source=f"s{number}")
+        writer.parts.append((f"{writer.stem}.csv.gz", content, 1))
+        writer.write()
+    run()
+    assert [row[3] for row in statuses()] == ["bad_gzip"] * len(BROKEN_GZIPS)
 
 
 def test_gzip_of_several_members(cleanbill_home: Path) -> None:
@@ -232,15 +233,18 @@ def test_gzip_of_several_members(cleanbill_home: Path) -> None:
     assert run().rows_loaded == 1
 
 
-@pytest.mark.parametrize(("announced", "is_right"), [(2, False), (3, True), (4, False)])
-def test_number_of_records(cleanbill_home: Path, announced: int, is_right: bool) -> None:
-    content = "\n".join([HEADER, *lines(3)]).encode()
-    DeliveryWriter(cleanbill_home).add_bytes(content, announced).write()
+def test_number_of_records(cleanbill_home: Path) -> None:
+    for announced in (2, 3, 4):
+        content = "\n".join([HEADER, *lines(3)]).encode()
+        DeliveryWriter(cleanbill_home, source=f"s{announced}").add_bytes(content, announced).write()
     summary = run()
-    assert summary.accepted == is_right
-    if not is_right:
-        assert code_of(summary) == "rows_differ"
-        assert f"expected {announced} records; found 3 records" in summary.rejections[0]
+    assert [row[2:] for row in statuses()] == [
+        ("rejected", "rows_differ"),
+        ("accepted", None),
+        ("rejected", "rows_differ"),
+    ]
+    for announced, line in zip((2, 4), sorted(summary.rejections), strict=True):
+        assert f"expected {announced} records; found 3 records" in line
 
 
 def test_rows_are_counted_per_file(cleanbill_home: Path) -> None:
@@ -274,47 +278,41 @@ def test_manifest_tells_whether_blank_lines_are_records(
 # --- control totals --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("extra", "totals", "is_right"),
-    [
-        ([], {"message_count": 6}, True),
-        ([], {"message_count": 5}, False),
-        ([], {"message_count": 7}, False),
-        ([], {"message_count": 6, "fee_li": 300}, True),
-        ([], {"message_count": 6, "fee_li": 301}, False),
-        ([], {}, True),
-        # A dropped duplicate counts.
-        ([lines(1)[0]], {"message_count": 8, "fee_li": 400}, True),
-        ([lines(1)[0]], {"message_count": 6, "fee_li": 300}, False),
-        # So does a quarantined record whose number can be read, even a fee below zero.
-        ([LINE.replace("MT", "XX")], {"message_count": 8, "fee_li": 400}, True),
-        ([LINE.replace("MT", "XX")], {"message_count": 6}, False),
-        ([LINE.replace(",100", ",-5")], {"fee_li": 295}, True),
-        # Where a number cannot be read, the total may be more, never less.
-        ([LINE.replace(",2,", ",1.7,")], {"message_count": 6}, True),
-        ([LINE.replace(",2,", ",1.7,")], {"message_count": 8}, True),
-        ([LINE.replace(",2,", ",1.7,")], {"message_count": 5}, False),
-        ([LINE.replace(",2,", ",1.7,")], {"fee_li": 400}, True),
-        ([LINE.replace(",2,", ",1.7,")], {"fee_li": 401}, False),
-        ([LINE + ",more"], {"fee_li": 400}, True),
-    ],
-)
-def test_control_totals(
-    cleanbill_home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    extra: list[str],
-    totals: dict[str, int],
-    is_right: bool,
-) -> None:
+TOTALS: list[tuple[list[str], dict[str, int], bool]] = [
+    ([], {"message_count": 6}, True),
+    ([], {"message_count": 5}, False),
+    ([], {"message_count": 7}, False),
+    ([], {"message_count": 6, "fee_li": 300}, True),
+    ([], {"message_count": 6, "fee_li": 301}, False),
+    ([], {}, True),
+    # A dropped duplicate counts.
+    ([lines(1)[0]], {"message_count": 8, "fee_li": 400}, True),
+    ([lines(1)[0]], {"message_count": 6, "fee_li": 300}, False),
+    # So does a quarantined record whose number can be read, even a fee below zero.
+    ([LINE.replace("MT", "XX")], {"message_count": 8, "fee_li": 400}, True),
+    ([LINE.replace("MT", "XX")], {"message_count": 6}, False),
+    ([LINE.replace(",100", ",-5")], {"fee_li": 295}, True),
+    # Where a number cannot be read, the total may be more, never less.
+    ([LINE.replace(",2,", ",1.7,")], {"message_count": 6}, True),
+    ([LINE.replace(",2,", ",1.7,")], {"message_count": 8}, True),
+    ([LINE.replace(",2,", ",1.7,")], {"message_count": 5}, False),
+    ([LINE.replace(",2,", ",1.7,")], {"fee_li": 400}, True),
+    ([LINE.replace(",2,", ",1.7,")], {"fee_li": 401}, False),
+    ([LINE + ",more"], {"fee_li": 400}, True),
+]
+
+
+def test_control_totals(cleanbill_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLEANBILL_PROJECT_ROOT", str(policy_root(tmp_path / "project")))
     get_settings.cache_clear()
-    DeliveryWriter(cleanbill_home, totals=totals).add([*lines(3), *extra]).write()
-    summary = run()
-    assert summary.accepted == is_right, summary.rejections
-    if not is_right:
-        assert code_of(summary) == "total_differs"
-        assert in_force() == []
+    for number, (extra, totals, _) in enumerate(TOTALS):
+        writer = DeliveryWriter(cleanbill_home, source=f"s{number:02d}", totals=totals)
+        # Each source has bytes of its own: copies would be duplicate deliveries.
+        writer.add([*lines(3, 100 * number), *extra]).write()
+    run()
+    for (source, _, status, code), (_, totals, is_right) in zip(statuses(), TOTALS, strict=True):
+        assert (status, code) == (("accepted", None) if is_right else ("rejected", "total_differs")), (source, totals)
+    assert len(in_force()) == sum(is_right for _, _, is_right in TOTALS)
 
 
 def test_totals_beyond_64_bits_are_summed_exactly(cleanbill_home: Path) -> None:
