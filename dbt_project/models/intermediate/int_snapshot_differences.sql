@@ -51,6 +51,21 @@ known as (
     group by all
 ),
 
+judged as (
+    select
+        stated.*,
+        openings.msisdn is not null as is_opening
+    from stated
+    left join {{ ref('int_snapshot_openings') }} as openings
+        on
+            stated.msisdn = openings.msisdn
+            and stated.sp_code = openings.sp_code
+            and stated.service_code = openings.service_code
+            and stated.source = openings.source
+            and stated.file_name = openings.file_name
+            and stated.line_no = openings.line_no
+),
+
 compared as (
     select
         coalesce(stated.taken_on, known.taken_on) as taken_on,
@@ -58,6 +73,7 @@ compared as (
         coalesce(stated.sp_code, known.sp_code) as sp_code,
         coalesce(stated.service_code, known.service_code) as service_code,
         coalesce(stated.source, known.opening_source) as source,
+        coalesce(stated.is_opening, false) as is_opening,
         stated.msisdn is null or known.msisdn is null
         or (stated.status = 'suspended') <> known.is_suspended
         or stated.ordered_at <> known.ordered_at
@@ -65,7 +81,7 @@ compared as (
         or stated.confirmed_at is distinct from known.confirmed_at
         or stated.channel is distinct from known.channel
         or stated.province is distinct from known.province as is_different
-    from stated
+    from judged as stated
     full join known
         on
             stated.taken_on = known.taken_on
@@ -82,7 +98,7 @@ final as (
         service_code,
         source
     from compared
-    where is_different
+    where is_different and not is_opening
 )
 
 select * from final

@@ -52,7 +52,9 @@ final as (
         snapshots.confirmed_at,
         snapshots.channel,
         snapshots.province,
-        snapshots.source
+        snapshots.source,
+        snapshots.file_name,
+        snapshots.line_no
     from snapshots
     left join first_named
         on
