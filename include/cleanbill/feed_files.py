@@ -83,7 +83,8 @@ WRITTEN_AS = {
     "date": "strftime({column}, '%Y-%m-%d')",
 }
 LINES_PER_BATCH = 50_000
-LONGEST_PROVINCE = 120
+LONGEST_PROVINCE = 120  # bytes
+SAFE_IN_NAMES = "-_.~"
 GZIP_WRAPPER = 31  # zlib's window size that asks for a gzip wrapper; it writes no time and no file name
 RESTRICTED_FILE = 0o600
 DAMAGED = "restore the folder from a backup and find out who changed it; a sealed version is never written again"
@@ -319,14 +320,19 @@ def _line(columns: tuple[str, ...]) -> str:
 
 
 def province_in_file_name(province: str) -> str:
-    """Return a province as it stands in a file name: percent-encoded UTF-8 unless letters, digits, `-`, `_`, `.`, `~`.
+    """Return a province as it stands in a file name: as it is written, if of letters, digits, `-`, `_`, `.`, `~`.
 
-    A text too long for a file name is cut and made unique by its digest (`%~` occurs in no encoded text).
+    Any other character (a slash, a blank, a quote) is percent-encoded as UTF-8, so two provinces never share a name. A
+    text too long for a file name is cut and told apart by its digest (`%~` occurs in no encoded text).
     """
-    encoded = quote(province, safe="")
-    if len(encoded) <= LONGEST_PROVINCE:
+    encoded = "".join(
+        character if character.isalnum() or character in SAFE_IN_NAMES else quote(character, safe="")
+        for character in province
+    )
+    if len(encoded.encode()) <= LONGEST_PROVINCE:
         return encoded
-    return f"{encoded[:LONGEST_PROVINCE]}%~{hashlib.sha256(province.encode()).hexdigest()[:32]}"
+    cut = encoded.encode()[:LONGEST_PROVINCE].decode(errors="ignore")
+    return f"{cut}%~{hashlib.sha256(province.encode()).hexdigest()[:32]}"
 
 
 def _sum_dispositions(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
