@@ -137,6 +137,8 @@ select
     '900001' as sp_code, 'SP' as sp_name, 'bj' as province, 'active' as status, 'desk' as contact,
     date '2026-05-01' as business_date, 'bj' as source, 1 as delivery, 'providers.csv' as file_name,
     2::bigint as line_no;
+create table staging.full_file_changes as
+select unnest(['service_catalogue', 'service_providers']) as extract, date '2026-05-01' as business_date;
 """
 
 # The counters of ingest follow from the rows above; each delivery with rows has one file.

@@ -203,7 +203,7 @@ MARTS = {
     ("dim_service", "every service of the catalogue up to the as-of date is there"): (
         "delete from marts.dim_service where service_code = 'ring'"
     ),
-    ("dim_service_provider", "the providers are those of the staging table"): (
+    ("dim_service_provider", "the providers are those of the newest full file"): (
         "update marts.dim_service_provider set sp_code = '900002'"
     ),
     ("subscriptions", "the spells of the mart are the spells of the restricted warehouse"): (
