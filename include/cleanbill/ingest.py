@@ -60,6 +60,16 @@ RECORD_EVERY_DELIVERIES = 2_000
 RECORD_EVERY_SECONDS = 30
 SHOWN_LINES = 50
 
+# Faults of the machine, not of a file: they stop the run. Their texts may quote data and are not passed on.
+SYSTEM_FAULTS = (
+    OSError,
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.InterruptException,
+)
+
 NO_RECORDS = FileCounts(records=0, blank=0, quarantined=0, duplicates=0)
 NO_RECORDS_DIGEST = "0"
 
@@ -140,7 +150,7 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
             candidates = _select_candidates(settings, policy, known, summary, recorder)
             _run_batches(settings, database, work, _batches(candidates), recorder)
             recorder.flush(final=True)
-    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
+    except SYSTEM_FAULTS as error:
         raise _system_failure(settings, error) from None
     return summary
 
@@ -379,7 +389,7 @@ class _Recorder:
         is_due = (
             len(self._waiting) >= RECORD_EVERY_DELIVERIES or time.monotonic() - self._last_flush > RECORD_EVERY_SECONDS
         )
-        if not (final or is_due):
+        if not (final or is_due) or not (self._waiting or self._done):
             return
         with open_warehouse(self._settings) as warehouse:
             record(warehouse, self._waiting)
@@ -455,7 +465,7 @@ def _read_batch(
                 results.append(_Result(candidate.rejected(error)))
         try:
             results += _parse(settings, cursor, work, staged)
-        except (duckdb.IOException, duckdb.OutOfMemoryException):
+        except SYSTEM_FAULTS:
             raise
         except duckdb.Error:
             # Nothing a file holds should get here. If it does, it must cost one delivery, not the run.
@@ -469,7 +479,7 @@ def _read_batch(
 def _parse_alone(settings: Settings, cursor: duckdb.DuckDBPyConnection, work: Path, staged: _Staged) -> list[_Result]:
     try:
         return _parse(settings, cursor, work, [staged])
-    except (duckdb.IOException, duckdb.OutOfMemoryException):
+    except SYSTEM_FAULTS:
         raise
     except duckdb.Error as error:
         candidate = staged.candidate

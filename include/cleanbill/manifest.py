@@ -108,8 +108,8 @@ class FoundManifest:
 
     @property
     def path(self) -> str:
-        """Path relative to the data root, as it is recorded."""
-        return "/".join(("landing", *self.folder, self.name))
+        """Path relative to the data root, as it is recorded and told."""
+        return "/".join(("landing", *self.folder, self.name if self.name.isprintable() else shown(self.name)))
 
 
 def shown(text: object, limit: int = 80) -> str:
@@ -300,16 +300,15 @@ def parse_manifest(found: FoundManifest, content: bytes) -> Manifest:
     Raises:
         DeliveryRejected: any field is missing, of the wrong type, or contradicts file name and folder.
     """
-    fields = _load_object(found, content)
-    reader = _Fields(found, fields)
     if found.key is None:
         raise DeliveryRejected(
             "bad_manifest_name",
-            found.path if found.path.isprintable() else shown(found.path),
+            found.path,
             f"{found.extract}_{found.business_date:%Y%m%d}_<source>[_d<delivery>]{MANIFEST_SUFFIX}",
             shown(found.name),
             "rename manifest and files to the pattern; _d<delivery> is written from delivery 2 on",
         )
+    reader = _Fields(found, _load_object(found, content))
     version = reader.integer("schema_version", minimum=-MAX_COUNT)
     if version != SCHEMA_VERSION:
         raise DeliveryRejected(

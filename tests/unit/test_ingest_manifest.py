@@ -195,6 +195,23 @@ def test_manifest_whose_name_says_nothing_is_reported_not_recorded(cleanbill_hom
     assert recorded() == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"sms_usage_20261001_\xff.manifest.json",
+        b"sms_usage_20261001_\n\x1b[31m.manifest.json",
+        b"\xe5\x8c.manifest.json",
+    ],
+)
+def test_manifest_of_an_unprintable_name_is_reported_in_plain_text(cleanbill_home: Path, name: bytes) -> None:
+    path = DeliveryWriter(cleanbill_home).add([LINE]).write()
+    path.rename(path.parent / os.fsdecode(name))
+    summary = run()
+    assert code_of(summary) == "bad_manifest_name"
+    str(summary).encode()
+    assert summary.rejections[0].isprintable()
+
+
 def test_source_names() -> None:
     assert all(is_source_name(name) for name in ("bj", "B1", "north-west", "north_west", "a" * 40))
     assert not any(is_source_name(name) for name in ("", "a" * 41, "_a", "a_1", "a_d2", "a/b", "a.b", "..", "ａ"))
