@@ -78,9 +78,7 @@ def masked_examples(
         return []
     cursor = connection.execute(f"select * from ({rows.sql}) limit {MAX_EXAMPLES}", rows.values or None)  # noqa: S608
     columns = [column[0] for column in cursor.description]
-    return [
-        {name: _shown(name, value) for name, value in zip(columns, row, strict=True)} for row in cursor.fetchall()
-    ]
+    return [{name: _shown(name, value) for name, value in zip(columns, row, strict=True)} for row in cursor.fetchall()]
 
 
 def expected_text(expectation: Expectation) -> str:
