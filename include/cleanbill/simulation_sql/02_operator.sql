@@ -26,7 +26,7 @@ from (values
     ('901001', 'JOKES', '每日一笑', 'sms', 'monthly', 8000, 40, 0, null, null, '免费试用三天, 资费8元/月'),
     ('901001', 'STOCKS', '股市快讯', 'sms', 'monthly', 15000, 25, null, null, null, '资费15元/月'),
     ('901001', 'POLL', '短信投票', 'sms', 'per_use', 0, 20, null, null, null, '资费1元/条'),
-    ('901002', 'LOVE', 'Love letters', 'sms', 'monthly', 10000, 45, null, null, null, 'fee 10 yuan a month, not "free"'),
+    ('901002', 'LOVE', 'Love notes', 'sms', 'monthly', 10000, 45, null, null, null, 'fee 10 yuan a month, not "free"'),
     ('901002', 'HOROSCOPE', 'Horoscope', 'sms', 'monthly', 6000, 45, null, null, null, 'fee 6 yuan a month'),
     ('901002', 'PICMAIL', 'Picture mail', 'mms', 'monthly', 12000, 35, null, null, null, 'fee 12 yuan a month'),
     ('901002', 'TIPS', 'Health tips', 'sms', 'free', 0, 25, null, null, null, '本业务不收取信息费'),

@@ -12,9 +12,13 @@ with drawn as (
         relation.*,
         ordinal,
         relation_no * 4 + ordinal as spell_no,
-        case when kind in ('stopped', 'closed') then never() else spell_length(relation_no * 4 + ordinal) end as length_s,
         case
-            when pick('gap', relation_no * 4 + ordinal, 100) < 25 then 60 + pick('soon', relation_no * 4 + ordinal, 86400)
+            when kind in ('stopped', 'closed') then never()
+            else spell_length(relation_no * 4 + ordinal)
+        end as length_s,
+        case
+            when pick('gap', relation_no * 4 + ordinal, 100) < 25
+                then 60 + pick('soon', relation_no * 4 + ordinal, 86400)
             when pick('gap', relation_no * 4 + ordinal, 100) < 60
                 then 86400 + pick('later', relation_no * 4 + ordinal, 60 * 86400)
             else never()
@@ -51,7 +55,9 @@ where
     spell.ended_s > month.month_s and spell.ended_s < month.next_s
     and month.next_s < getvariable('end_s')
     and pick('end at midnight', spell_no, 100) = 0
-    and not exists (select 1 from spell later where later.relation_no = spell.relation_no and later.ordinal > spell.ordinal);
+    and not exists (
+        select 1 from spell later where later.relation_no = spell.relation_no and later.ordinal > spell.ordinal
+    );
 
 -- Replacements: the end of one spell opens another service of the same SP, which the subscriber never had.
 create table replacement as
@@ -140,7 +146,8 @@ update spell set
     paused_s = ordered_s + 3 * 86400 + pick('pause', spell_no, 60 * 86400),
     resumed_s = case
         when pick('resumes', spell_no, 5) > 0
-            then ordered_s + 4 * 86400 + pick('pause', spell_no, 60 * 86400) + pick('pause length', spell_no, 50 * 86400)
+            then ordered_s + 4 * 86400 + pick('pause', spell_no, 60 * 86400)
+                + pick('pause length', spell_no, 50 * 86400)
     end
 where pick('pauses', spell_no, 1000) < getvariable('paused_permille');
 update spell set paused_s = act.acted_s, resumed_s = act.resumed_s, is_paused_by_sp_wide_act = true

@@ -5,7 +5,7 @@ with drawn as (
     select
         subscriber_no, msisdn, kind,
         case when kind = 'closed' then 'closed' else ['long', 'adjoining', 'short'][1 + place % 3] end as variant,
-        getvariable('first_s') + getvariable('days') * 864 * (20 + pick('stop percent', subscriber_no, 35)) as around_s,
+        getvariable('first_s') + getvariable('days') * 864 * (20 + pick('stop percent', subscriber_no, 62)) as around_s,
         second_of_day(draw('stop time', subscriber_no)) as time_s,
     from subscriber
     where kind in ('stopped', 'closed')
@@ -141,8 +141,8 @@ update spell set
 create table planted_month as
 with touched as (
     select
-        spell.spell_no, spell.subscriber_no, spell.role, spell.family, spell.ordered_s, spell.ended_s, spell.paused_s, spell.resumed_s,
-        spell.counted_use_s, spell.kind,
+        spell.spell_no, spell.subscriber_no, spell.role, spell.kind, spell.family, spell.ordered_s, spell.ended_s,
+        spell.paused_s, spell.resumed_s, spell.counted_use_s,
         month.*,
         month.is_whole and ordered_s <= month_s and coalesce(ended_s, never()) >= next_s as lives_whole_month,
         paused_s is not null and paused_s < next_s and coalesce(resumed_s, ended_s, never()) > month_s as is_paused,

@@ -55,7 +55,8 @@ with months as (
         greatest(ordered_s + 1, month_s) as from_s, least(coalesce(ended_s, never()), next_s) as to_s,
         paused_s, resumed_s,
         -- A month's worth of records, in proportion to the days lived in it.
-        (3 + pick('intensity', spell_no, getvariable('records_per_month'))) * (to_s - from_s) // (30 * 86400) as records,
+        (3 + pick('intensity', spell_no, getvariable('records_per_month'))) * (to_s - from_s) // (30 * 86400)
+            as records,
     from spell
     join month on spell.ordered_s < month.next_s and coalesce(spell.ended_s, never()) > month.month_s
     where role in ('regular', 'test') and family != 'none'
@@ -63,8 +64,7 @@ with months as (
 drawn as (
     select
         months.*, record,
-        md5_number_lower(getvariable('seed')::varchar || '/use/' || (spell_no * 8192 + month_no * 128 + record)::varchar)
-            as spread,
+        draw('use', spell_no * 8192 + month_no * 128 + record) as spread,
     from months
     cross join range(64) records(record)
     where record < months.records
@@ -88,8 +88,9 @@ where
 create table stray_use as
 select
     spell_no,
-    ended_s + 1 + pick('stray', spell_no, least(10 * 86400, coalesce(next_ordered_s, getvariable('end_s')) - ended_s) - 2)
-        as used_s,
+    ended_s + 1 + pick(
+        'stray', spell_no, least(10 * 86400, coalesce(next_ordered_s, getvariable('end_s')) - ended_s) - 2
+    ) as used_s,
 from spell
 where
     family != 'none' and ended_s < getvariable('end_s') - 120
@@ -148,7 +149,8 @@ with uses as (
 )
 select
     uses.*, false as is_ghost, spell.msisdn, spell.home_no, spell.sp_code, spell.service_code,
-    case when billing_type = 'per_use' and purpose = 'content' then 100 * (1 + bits(spread, 21, 20)) else 0 end as fee_li,
+    case when billing_type = 'per_use' and purpose = 'content' then 100 * (1 + bits(spread, 21, 20)) else 0 end
+        as fee_li,
 from uses
 join spell using (spell_no)
 where spell.family = 'message' and used_s >= getvariable('first_s') and used_s < getvariable('end_s');
@@ -180,7 +182,7 @@ with uses as (
     where decoy_s > ordered_s and decoy_s < least(ended_s, getvariable('end_s'))
 )
 select
-    uses.*, false as is_ghost, spell.subscriber_no, spell.kind, spell.msisdn, spell.home_no, spell.sp_code, spell.service_code,
+    uses.*, false as is_ghost, spell.subscriber_no, spell.msisdn, spell.home_no, spell.sp_code, spell.service_code,
     case when billing_type = 'per_use' and status = 'ok' and hits > 0 then 2000 else 0 end as fee_li,
 from uses
 join spell using (spell_no)

@@ -16,17 +16,21 @@ with acts as (
         replaced_code as old_service_code, null::varchar as finding, withdraw_day,
     from spell
     union all
-    select 'C', spell_no, msisdn, home_no, sp_code, service_code, 'cancel', ended_s, channel_of(spell_no), null, null, null, withdraw_day
+    select
+        'C', spell_no, msisdn, home_no, sp_code, service_code, 'cancel', ended_s, channel_of(spell_no), null, null,
+        null, withdraw_day,
     from spell
     where end_reason = 'cancel'
     union all
-    select 'S', spell_no, msisdn, home_no, sp_code, service_code, 'suspend', paused_s, 'web', null, null, null, withdraw_day
+    select
+        'S', spell_no, msisdn, home_no, sp_code, service_code, 'suspend', paused_s, 'web', null, null, null,
+        withdraw_day,
     from spell
     where paused_s is not null and not is_paused_by_sp_wide_act
     union all
     select
-        'R', spell_no, msisdn, home_no, sp_code, service_code, ['resume', 'activate'][1 + spell_no % 2], resumed_s, 'web', null, null,
-        null, withdraw_day,
+        'R', spell_no, msisdn, home_no, sp_code, service_code, ['resume', 'activate'][1 + spell_no % 2], resumed_s,
+        'web', null, null, null, withdraw_day,
     from spell
     where resumed_s is not null
     union all
@@ -74,15 +78,17 @@ numbered as (
         acts.*,
         source.dialect,
         event_s % 86400 = 0 and source.dialect < 2 and day_of(event_s) > getvariable('first_day') as is_at_midnight,
-        case when pick('event is late', letter || number, 100) = 0 then 1 + pick('event lag', letter || number, 5) else 0 end
-            as lag,
+        case
+            when pick('event is late', letter || number, 100) = 0 then 1 + pick('event lag', letter || number, 5)
+            else 0
+        end as lag,
     from acts
     join source on source.source_no = acts.home_no
 )
 select
     *,
     day_of(event_s) - is_at_midnight::bigint
-        + case when day_of(event_s) - is_at_midnight::bigint + lag <= getvariable('last_day') then lag else 0 end as day,
+        + if(day_of(event_s) - is_at_midnight::bigint + lag <= getvariable('last_day'), lag, 0) as day,
     false as is_repeat,
 from numbered;
 

@@ -54,7 +54,10 @@ with months as (
         sum(counted) over window_of as window_use,
         bool_and(lives_whole_month and not is_paused) over window_of as is_judged,
         min(month_first) over window_of as window_start,
-    from (select *, case family when 'message' then 1 else getvariable('silent_months') end as length from planted_month)
+    from (
+        select *, case family when 'message' then 1 else getvariable('silent_months') end as length
+        from planted_month
+    )
     window window_of as (
         partition by spell_no order by month_no
         range between (length - 1) preceding and current row

@@ -31,7 +31,9 @@ with sent as (
     from (select unnest(['line_status', 'service_catalogue', 'sp_penalties', 'sp_reports', 'refunds']) as extract) kinds
     cross join calendar
 )
-select extract, day, source, 1 as delivery, day + 2 + pick('lateness', extract || source || '/' || day, 10) as arrival_day
+select
+    extract, day, source, 1 as delivery,
+    day + 2 + pick('lateness', extract || source || '/' || day, 10) as arrival_day
 from sent
 where pick('late file', extract || source || '/' || day, 1000) < 5
 union all

@@ -15,10 +15,11 @@ with fees as (
     where service_code in ('NEWS', 'LOVE')
 )
 select
-    'service_catalogue' as extract, calendar.day, service_no * 2 + (valid_day > getvariable('first_day'))::bigint as at_s,
+    'service_catalogue' as extract, calendar.day,
+    service_no * 2 + (valid_day > getvariable('first_day'))::bigint as at_s,
     concat_ws(
-        ',', sp_code, service_code, service_name, service_class, (service_class = 'portal')::varchar, billing_type, fee_li, 'active',
-        as_day(valid_day)::varchar, quoted(marketing_text)
+        ',', sp_code, service_code, service_name, service_class, (service_class = 'portal')::varchar, billing_type,
+        fee_li, 'active', as_day(valid_day)::varchar, quoted(marketing_text)
     ) as line,
 from fees
 join calendar on calendar.day >= listed_day and (withdraw_day is null or calendar.day < withdraw_day)
@@ -26,7 +27,8 @@ union all
 select
     'service_providers', calendar.day, 0,
     concat_ws(
-        ',', sp_code, quoted(sp_name), (select source from source where source_no = 0), status, 'service@' || sp_code || '.example'
+        ',', sp_code, quoted(sp_name), (select source from source where source_no = 0), status,
+        'service@' || sp_code || '.example'
     ),
 from provider
 cross join calendar;
@@ -35,7 +37,7 @@ cross join calendar;
 create table penalty as
 with planned (number, month_back, from_day, length_days, sp_code, service_code, reason) as (
     values
-        (1, 0, 2, 14, '903002', null, 'data not cleaned up'),
+        (1, 0, 2, 14, '903003', null, 'data not cleaned up'),
         (2, 0, 4, 6, '902001', null, 'misleading text'),
         (3, 0, 5, 8, '901003', 'RING', 'complaints'),
         (4, 0, 10, 7, '901003', null, 'complaints'),
@@ -98,7 +100,7 @@ with reports as (
 select
     'sp_reports',
     least(
-        day_of(reported_s) + case when pick('report is late', spell_no, 10) = 0 then 2 else 0 end, getvariable('last_day')
+        day_of(reported_s) + if(pick('report is late', spell_no, 10) = 0, 2, 0), getvariable('last_day')
     ),
     reported_s,
     concat_ws(
@@ -119,8 +121,9 @@ with charged as (
 select
     'refunds', day, spell_no,
     concat_ws(
-        ',', 'REF-' || lpad(spell_no::varchar, 9, '0') || '-' || strftime(month_first, '%Y%m'), msisdn, sp_code, service_code,
-        month_first::varchar, monthly_fee_li, 1 + spell_no % 2, ['complaint', 'not ordered', 'double charge'][1 + spell_no % 3]
+        ',', 'REF-' || lpad(spell_no::varchar, 9, '0') || '-' || strftime(month_first, '%Y%m'), msisdn, sp_code,
+        service_code, month_first::varchar, monthly_fee_li, 1 + spell_no % 2,
+        ['complaint', 'not ordered', 'double charge'][1 + spell_no % 3]
     ),
 from charged
 where day <= getvariable('last_day');

@@ -59,7 +59,19 @@ select
     end as line,
 from pieces;
 
-insert into message_line by name select * exclude (kind), null as measure, false as is_ghost, 0 as copy from malformed where extract = 'sms_usage';
-insert into access_line by name select * exclude (kind), null as measure, false as is_ghost, 0 as copy from malformed where extract = 'wap_usage';
-insert into traffic_line by name select * exclude (kind), null as measure, false as is_ghost, 0 as copy from malformed where extract = 'gprs_usage';
-insert into event_line by name select * exclude (kind), null as measure, false as is_ghost, 0 as copy from malformed where extract = 'relation_events';
+insert into message_line by name
+select * exclude (kind), null as measure, false as is_ghost, 0 as copy
+from malformed
+where extract = 'sms_usage';
+insert into access_line by name
+select * exclude (kind), null as measure, false as is_ghost, 0 as copy
+from malformed
+where extract = 'wap_usage';
+insert into traffic_line by name
+select * exclude (kind), null as measure, false as is_ghost, 0 as copy
+from malformed
+where extract = 'gprs_usage';
+insert into event_line by name
+select * exclude (kind), null as measure, false as is_ghost, 0 as copy
+from malformed
+where extract = 'relation_events';

@@ -32,7 +32,8 @@ parted as (
 select
     day, source, delivery, part, count(line) as lines,
     string_agg(line || chr(10), '' order by at_s, line) as content,
-    case when bool_or(line is not null and measure is null) then null else coalesce(sum(measure), 0)::bigint end as total,
+    case when bool_or(line is not null and measure is null) then null else coalesce(sum(measure), 0)::bigint end
+        as total,
 from parted
 group by day, source, delivery, part
 order by day, source, delivery, part
