@@ -683,8 +683,9 @@ CHILD = """
 import resource, sys, time
 from datetime import date
 import cleanbill.ingest as module
+import cleanbill.ingest_journal as journal
 module.BATCH_DELIVERIES = 4
-module.RECORD_EVERY_DELIVERIES = 8
+journal.RECORD_EVERY_DELIVERIES = 8
 print("started", flush=True)
 started = time.process_time()
 module.ingest(date(2026, 10, 1), date(2026, 10, 31))
@@ -763,7 +764,7 @@ def test_a_disk_that_cannot_be_written_stops_ingest_with_advice(
         raise OSError(28, "No space left on device", str(target))
 
     with monkeypatch.context() as patch:
-        patch.setattr("cleanbill.ingest._move_into_place", full)
+        patch.setattr("cleanbill.delivery_reader.move_into_place", full)
         with pytest.raises(IngestFailed, match="full disk"):
             run()
     assert statuses() == []
