@@ -155,15 +155,12 @@ def bill(
         return
     from cleanbill.airflow_runtime import bill_month
 
-    bill_month(month, auto_approve)
-    _say_how_it_ended(month)
-
-
-def _say_how_it_ended(month: date) -> None:
-    from cleanbill import billing_feed
-
     sealed, draft = billing_feed.sealed_folder(month), billing_feed.draft_folder(month)
-    if sealed.exists():
+    was_sealed = sealed.exists()
+    bill_month(month, auto_approve)
+    if was_sealed:
+        typer.echo(f"unchanged, sealed already: {sealed}")
+    elif sealed.exists():
         typer.echo(f"sealed: {sealed}")
     elif draft.exists():
         typer.echo(f"draft (nothing is exported yet): {draft}")

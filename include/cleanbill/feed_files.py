@@ -438,8 +438,17 @@ def _count_differences(database: Path, frozen: str, files: list[Path]) -> int:
         return connection.execute(
             f"""
             select greatest(
-                (select count(*) from ({frozen} except all select line from sealed)),
-                (select count(*) from (select line from sealed except all {frozen}))
+                coalesce(sum(surplus) filter (where surplus > 0), 0),
+                -coalesce(sum(surplus) filter (where surplus < 0), 0)
+            )::bigint
+            from (
+                select sum(number) as surplus
+                from (
+                    select line, 1 as number from ({frozen})
+                    union all
+                    select line, -1 from sealed
+                )
+                group by line
             )
             """  # noqa: S608 - constants
         ).fetchone()[0]

@@ -144,7 +144,7 @@ def test_a_bill_waits_for_a_second_person(run, monkeypatch):
     assert (code, out) == (0, f"sealed: {billing_feed.sealed_folder(MONTH)}\n")
     assert "Han Meimei" in (billing_feed.sealed_folder(MONTH) / "approval.json").read_text()
     code, out, _ = run("bill", "2026-11")
-    assert (code, out) == (0, f"sealed: {billing_feed.sealed_folder(MONTH)}\n")
+    assert (code, out) == (0, f"unchanged, sealed already: {billing_feed.sealed_folder(MONTH)}\n")
     code, _, error = run("bill", "2026-11", "--approver", "Han Meimei")
     assert code == 1
     assert "version 1, which never changes" in error
