@@ -83,16 +83,19 @@ def sealed_folder(month: date, version: int = 1, settings: Settings | None = Non
     return (settings or get_settings()).exports / "billing" / f"{month:%Y-%m}" / f"v{version}"
 
 
-def prepare_month(month: date) -> PreparedMonth:
+def prepare_month(month: date, run_id: str | None = None) -> PreparedMonth:
     """Freeze billing month M as of the last day of M−1 into feed.duckdb.
 
     The warehouse itself serves when it holds exactly that state, else a scratch build of the same models.
 
     Args:
         month: first day of M.
+        run_id: the run under which the gates of the build are asked for, so that no bill comes from marts that were
+            never judged (a scratch build, or a warehouse whose gate was red); None: not asked.
 
     Raises:
         BillingBlocked: inputs the month needs are missing or undecided; the message names them.
+        GateFailed: a critical expectation on the build is not met.
         FeedError: version 1 is sealed and its inputs or lines would differ now; it is left as it is.
     """
     settings = get_settings()
@@ -107,6 +110,10 @@ def prepare_month(month: date) -> PreparedMonth:
         for leftover in (fresh, fresh.with_name(fresh.name + ".wal")):
             leftover.unlink(missing_ok=True)
         try:
+            with open_warehouse(settings, path=source, read_only=True) as connection:
+                feed_snapshot.require_unblocked(connection, month)
+            if run_id is not None:
+                _require_gated(source, run_id, settings)
             frozen = feed_snapshot.freeze_month(source, fresh, month, settings)
         finally:
             if source is not None:  # it holds true numbers and as much as a warehouse; a later try builds it anew
@@ -123,6 +130,27 @@ def prepare_month(month: date) -> PreparedMonth:
             charged_li=frozen.charged_li,
             exclusions=frozen.exclusions,
         )
+
+
+def _require_gated(source: Path | None, run_id: str, settings: Settings) -> None:
+    """Check the build unless the newest verdict on exactly these marts is green already."""
+    if source is not None:
+        gates.check("staging", run_id, database=source)
+        gates.check("marts", run_id, database=source)
+        return
+    with open_warehouse(settings, read_only=True) as connection:
+        newest = connection.execute(
+            """
+            select passed
+            from control.gate_records
+            where stage = 'marts' and state_digest = $state
+            order by checked_at desc, run_id desc
+            limit 1
+            """,
+            {"state": gates.state_digest("marts", connection)},
+        ).fetchone()
+    if newest is None or not newest[0]:
+        gates.check("marts", run_id)
 
 
 def _is_sealed_unchanged(month: date, settings: Settings) -> bool:

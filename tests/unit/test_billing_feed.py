@@ -8,12 +8,12 @@ import shutil
 import stat
 import subprocess
 import sys
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
 import pytest
-from cleanbill import billing_feed, feed_files
+from cleanbill import billing_feed, feed_files, gates
 from cleanbill.control import open_warehouse
 from cleanbill.errors import BillingBlocked, FeedError, GateFailed
 from cleanbill.settings import get_settings
@@ -499,6 +499,66 @@ def test_the_warehouse_serves_when_only_later_days_came(warehouse):
     assert billing_feed.prepare_month(MONTH).built_from == "warehouse"
 
 
+# Gates of the build
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    asked = []
+    monkeypatch.setattr(gates, "check", lambda stage, run_id, database=None: asked.append((stage, run_id, database)))
+    return asked
+
+
+def record_verdict(passed: bool, second: int) -> None:
+    with open_warehouse(get_settings()) as connection:
+        connection.execute(
+            "insert into control.gate_records by position values ($1, 'marts', $2, 0, 0, $3, $4)",
+            [f"run {second}", passed, gates.state_digest("marts", connection), datetime(2026, 11, 1, 3, 0, second)],
+        )
+
+
+def test_marts_that_were_never_judged_are_judged_before_they_are_billed(warehouse, checks):
+    billing_feed.prepare_month(MONTH, "billing run")
+    assert checks == [("marts", "billing run", None)]
+
+
+def test_marts_with_a_green_verdict_are_not_judged_again(warehouse, checks):
+    record_verdict(passed=True, second=1)
+    billing_feed.prepare_month(MONTH, "billing run")
+    assert checks == []
+
+
+def test_the_newest_verdict_on_these_very_marts_counts(warehouse, checks):
+    record_verdict(passed=True, second=1)
+    record_verdict(passed=False, second=2)
+    billing_feed.prepare_month(MONTH, "billing run")
+    assert len(checks) == 1
+    record_verdict(passed=True, second=3)
+    change_warehouse("update marts.billing_dispositions set reason = 'other'")
+    billing_feed.prepare_month(MONTH, "billing run")
+    assert len(checks) == 2
+
+
+def test_a_scratch_build_is_judged(warehouse, checks, monkeypatch, tmp_path):
+    scratch = tmp_path / "scratch.duckdb"
+    shutil.copy(get_settings().warehouse, scratch)
+    monkeypatch.setattr(billing_feed, "build_scratch", lambda as_of: scratch)
+    change_warehouse("delete from control.absorbed_state")
+    billing_feed.prepare_month(MONTH, "billing run")
+    assert checks == [("staging", "billing run", scratch), ("marts", "billing run", scratch)]
+    assert not scratch.exists()
+
+
+def test_a_red_gate_leaves_nothing_to_bill(warehouse, monkeypatch):
+    def red(stage, run_id, database=None):
+        raise GateFailed("gate marts", "all to hold", "1 broken", "look")
+
+    monkeypatch.setattr(gates, "check", red)
+    with pytest.raises(GateFailed):
+        billing_feed.prepare_month(MONTH, "billing run")
+    assert not billing_feed.feed_database(MONTH).exists()
+
+
 # Machine feed: refused, never altered
 
 
@@ -571,7 +631,7 @@ def test_the_gate_of_the_run_is_asked_for(warehouse):
 
 KILLED_AT_STEP = """
 import os, sys
-from cleanbill import billing_feed, feed_files
+from cleanbill import billing_feed, feed_files, gates
 from tests.feed_warehouse import MONTH
 
 WATCHED = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "shutil.rmtree", "os.scandir"}
