@@ -277,7 +277,9 @@ def simulate(
     stamp_path.parent.mkdir(parents=True, exist_ok=True)
     _write_by_rename(stamp_path, json.dumps(stamp, indent=2, default=str) + "\n")
     with tempfile.TemporaryDirectory(prefix="cleanbill-simulator-") as spill:
-        connection = duckdb.connect(config={"threads": threads, "temp_directory": spill})
+        connection = duckdb.connect(
+            config={"threads": threads, "temp_directory": spill, "autoinstall_known_extensions": False}
+        )
         try:
             _make(connection, world, say)
             say("writing deliveries")
