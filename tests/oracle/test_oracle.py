@@ -245,6 +245,28 @@ def test_replace_and_cancel_all(tmp_path):
     assert sorted(row["reason"] for row in oracle.rows("relation_event_findings")) == ["not_ordered", "unknown_service"]
 
 
+def test_all_of_an_sp_without_an_open_relation_is_no_finding(tmp_path):
+    hand = Hand(tmp_path, "2026-03-01", "2026-03-31")
+    hand.event("1", "order", "2026-03-01 10:00:00").event("2", "cancel", "2026-03-02 10:00:00")
+    hand.event("3", "cancel_all", "2026-03-03 10:00:00", "").event("4", "suspend_all", "2026-03-04 10:00:00", "")
+    assert hand.oracle().rows("relation_event_findings") == []
+
+
+def test_one_finding_per_event_and_reason(tmp_path):
+    hand = Hand(tmp_path, "2026-03-01", "2026-03-31").event("1", "order", "2026-03-01 10:00:00")
+    hand.event("2", "replace", "2026-03-03 10:00:00", "XX", old_service_code="YY")  # both unknown, YY not ordered
+    hand.event("3", "replace", "2026-03-04 10:00:00", "S1", old_service_code="XX")  # S1 is open already
+    found = {
+        (row["event_id"], row["service_code"], row["reason"]) for row in hand.oracle().rows("relation_event_findings")
+    }
+    assert found == {
+        ("2", "XX", "unknown_service"),
+        ("2", "XX", "not_ordered"),
+        ("3", "S1", "unknown_service"),  # the service it replaces is not in the catalogue
+        ("3", "S1", "already_ordered"),
+    }
+
+
 def test_event_ids_count_once_and_conflicts_are_found(tmp_path):
     hand = Hand(tmp_path, "2026-03-01", "2026-03-31")
     hand.event("1", "order", "2026-03-05 10:00:00")
@@ -441,6 +463,38 @@ def test_unknown_stops_billing_but_not_before_the_data_start(tmp_path):
     assert bills(oracle) == {"2026-03": "billed", "2026-04": "billed", "2026-05": "billed", "2026-06": "silent"}
     assert first_feed(tmp_path, KEY, date(2026, 5, 1)).blockers
     assert not first_feed(tmp_path, KEY, date(2026, 4, 1)).blockers
+
+
+def test_a_day_on_which_nothing_is_expected_leaves_silence_undecided(tmp_path):
+    hand = Hand(tmp_path, "2026-03-01", "2026-04-30").event("1", "order", "2026-03-01 00:00:00")
+    hand.message("2026-03-05 00:00:00", 1)
+    (tmp_path / "expected_extracts.csv").write_text(
+        "extract,source,schedule,valid_from,valid_to\nrelation_events,bj,daily,2026-03-01,\n"
+        "sms_usage,bj,daily,2026-03-01,2026-04-29\n"
+    )
+    oracle = hand.oracle()
+    (row,) = [row for row in oracle.rows("silent_subscriptions") if row["billing_month"] == date(2026, 5, 1)]
+    assert row["verdict"] == "unknown"
+    assert oracle.blockers == {date(2026, 5, 1): {("unknown_usage", "sms_usage", None, date(2026, 4, 30))}}
+
+
+def test_two_people_can_waive_a_missing_day(tmp_path):
+    hand = Hand(tmp_path, "2026-03-01", "2026-04-30").event("1", "order", "2026-03-01 00:00:00")
+    hand.message("2026-03-05 00:00:00", 1).missing.add(("sms_usage", date(2026, 4, 9)))
+    hand.missing.add(("relation_events", date(2026, 4, 10)))
+    waiver = "extract,source,day,reason,requested_by,approved_by,expires_on\nsms_usage,bj,2026-04-09,broken,ann,{},{}\n"
+    hand.write()
+    events = {("missing_day", "relation_events", "bj", date(2026, 4, 10))}
+    usage = {("unknown_usage", "sms_usage", "bj", date(2026, 4, 9))}
+    for approver, expires_on, left in (
+        ("bob", "2026-04-30", events),
+        ("bob", "2026-04-29", events | usage),
+        ("ann", "2026-04-30", events | usage),
+    ):
+        (tmp_path / "waivers.csv").write_text(waiver.format(approver, expires_on))
+        feed = first_feed(tmp_path, KEY, date(2026, 5, 1))
+        assert feed.blockers == left
+        assert [row["disposition"] for row in Oracle(tmp_path, KEY).rows("billing_dispositions")][-1] == "billed"
 
 
 @pytest.mark.parametrize(
