@@ -31,6 +31,7 @@ from typing import IO, Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from cleanbill.errors import RunFailed
 from cleanbill.failure_records import read_failure
@@ -44,6 +45,8 @@ START_SECONDS = 180  # a cold machine migrates and imports slowly
 POLL_SECONDS = 0.5
 FIRING_SECONDS = 4  # the scheduler looks for complete months every loop (below 1 s)
 
+# What stops an automatic billing run in an orderly way: inputs are missing, or the sealed version differs by now.
+EXPECTED_BILLING_STOPS = {"BillingBlocked", "FeedError"}
 FINISHED = {"success", "failed"}
 TASK_FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
@@ -396,27 +399,35 @@ def _report_billing_run(runtime: AirflowRuntime, outcome: RunOutcome) -> None:
         runtime.raise_if_failed(outcome)
     except RunFailed as error:
         record = read_failure(outcome.dag_id, outcome.run_id, runtime.settings)
-        if record is None or record.error != "BillingBlocked":
+        if record is None or record.error not in EXPECTED_BILLING_STOPS:
             raise
-        runtime.console.print(f"[yellow]Not billable yet:[/yellow] {error.found}", soft_wrap=True)
+        runtime.console.print(Text.assemble(("Not billed: ", "yellow"), error.found), soft_wrap=True)
 
 
 # --- processes -------------------------------------------------------------------------------------------------
 
 
 def _stop_all(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Ask every process to end, then end whatever is left of its group; returns when nothing is left."""
+    """Ask every process to end, then end whatever is left of its group; returns when nothing is left.
+
+    Somebody who presses Ctrl-C again while this waits gets the next, ruder way at once.
+    """
     for kind, seconds in ((signal.SIGINT, 5), (signal.SIGTERM, 5), (signal.SIGKILL, 60)):
-        alive = [process for process in processes if _group_alive(process)]
-        for process in alive:
-            with contextlib.suppress(ProcessLookupError):
-                if kind is signal.SIGINT:
-                    process.send_signal(kind)  # the parent alone: it ends its workers in order
-                else:
-                    os.killpg(process.pid, kind)
-        deadline = time.monotonic() + seconds
-        while any(_group_alive(process) for process in alive) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        with contextlib.suppress(KeyboardInterrupt):
+            _signal_and_wait(processes, kind, seconds)
+
+
+def _signal_and_wait(processes: list[subprocess.Popen[bytes]], kind: signal.Signals, seconds: float) -> None:
+    alive = [process for process in processes if _group_alive(process)]
+    for process in alive:
+        with contextlib.suppress(ProcessLookupError):
+            if kind is signal.SIGINT:
+                process.send_signal(kind)  # the parent alone: it ends its workers in order
+            else:
+                os.killpg(process.pid, kind)
+    deadline = time.monotonic() + seconds
+    while any(_group_alive(process) for process in alive) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _group_alive(process: subprocess.Popen[bytes]) -> bool:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cleanbill.errors import CleanbillError
+from cleanbill.masking import mask_text
 from cleanbill.settings import Settings, get_settings
 
-PHONE_NUMBER = re.compile(r"(?<!\d)((?:\+?86|0086)?1\d{2})\d{4}(\d{4})(?!\d)")
 UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 LONGEST_NAME = 120
 
@@ -29,11 +29,6 @@ class FailureRecord:
     error: str
     message: str
     deliberate: bool  # raised by cleanbill on purpose, so the message says what to do
-
-
-def mask_phone_numbers(text: str) -> str:
-    """Return `text` with the middle of everything that looks like an MSISDN replaced (138****1234)."""
-    return PHONE_NUMBER.sub(r"\1****\2", text)
 
 
 def safe_run_id(run_id: str) -> str:
@@ -55,7 +50,7 @@ def record_failure(context: dict[str, Any]) -> None:
             run_id=task_instance.run_id,
             task_id=task_instance.task_id,
             error=type(error).__name__,
-            message=mask_phone_numbers(str(error)),
+            message=mask_text(str(error)),
             deliberate=isinstance(error, CleanbillError),
         )
     )

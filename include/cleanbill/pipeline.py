@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cleanbill.errors import SettingsError
-from cleanbill.failure_records import mask_phone_numbers, safe_run_id
-from cleanbill.settings import get_settings, parse_month
+from cleanbill.failure_records import safe_run_id
+from cleanbill.masking import mask_text
+from cleanbill.settings import parse_month
 
 DAY_PATTERN = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 MONTH_PATTERN = "^[0-9]{4}-(0[1-9]|1[0-2])$"
@@ -27,7 +28,7 @@ def _task(step: Callable[..., Any]) -> Callable[..., Any]:
         try:
             step(**context)
         except Exception as error:
-            masked = mask_phone_numbers(str(error))
+            masked = mask_text(str(error))
             if masked == str(error):
                 raise
             raise _same_kind(error, masked) from None
@@ -192,14 +193,17 @@ def prepare_month(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     month = billing_month(params, dag_run.partition_key)
     if not params.get("month") and is_history(month):
         raise AirflowSkipException(f"{month:%Y-%m} was over before its days were loaded: bill it by hand if wanted")
-    billing_feed.prepare_month(month)
+    prepared = billing_feed.prepare_month(month, safe_run_id(dag_run.run_id))
+    if prepared.is_unchanged:
+        raise AirflowSkipException(f"{month:%Y-%m} is sealed with the same inputs and charge lines: no new version")
 
 
 @_task
 def check_export(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     """Gate before the feed is written."""
-    month = billing_month(params, dag_run.partition_key)
-    _check("export", dag_run, get_settings().warehouse_folder / "billing" / f"{month:%Y-%m}" / "feed.duckdb")
+    from cleanbill import billing_feed
+
+    _check("export", dag_run, billing_feed.feed_database(billing_month(params, dag_run.partition_key)))
 
 
 @_task
@@ -207,7 +211,7 @@ def draft_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     """Write the draft of the version, not visible to the billing system."""
     from cleanbill import billing_feed
 
-    billing_feed.draft_feed(billing_month(params, dag_run.partition_key))
+    billing_feed.draft_feed(billing_month(params, dag_run.partition_key), safe_run_id(dag_run.run_id))
 
 
 @_task
@@ -220,7 +224,7 @@ def approve_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     month = billing_month(params, dag_run.partition_key)
     if not params.get("auto_approve"):
         raise AirflowSkipException(f"the draft of {month:%Y-%m} waits for approval")
-    billing_feed.approve_feed(month, approver="auto-approve", auto=True)
+    billing_feed.approve_feed(month, approver=None, auto=True)
 
 
 @_task
