@@ -441,7 +441,8 @@ def _gate_failed(report: GateReport, settings: Settings) -> GateFailed:
         for number, result in enumerate(shown, start=1)
     )
     if len(failures) > len(shown):
-        found += f"; and {len(failures) - len(shown)} more"
+        others = "; ".join(f"{result.table} '{result.expectation}'" for result in failures[len(shown) :])
+        found += f"; and {len(failures) - len(shown)} more: {others}"
     advices = list(dict.fromkeys(result.advice for result in shown))
     return GateFailed(
         where=f"gate {report.stage} of run {report.run_id} ({report.database})",
