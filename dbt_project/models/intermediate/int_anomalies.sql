@@ -5,44 +5,8 @@ with context as (
     select as_of_date from {{ source('control', 'run_context') }}
 ),
 
-windows as (
-    select windows.*
-    from {{ ref('int_anomaly_windows') }} as windows
-    cross join context
-    semi join {{ ref('int_anomaly_scope') }} as scope on windows.subscription_id = scope.subscription_id
-    where windows.detected_on <= context.as_of_date
-),
-
-used as (
-    select
-        subscription_id,
-        min(first_message_at) as first_message_at,
-        min(first_hit_at) as first_hit_at
-    from {{ ref('int_spell_usage') }}
-    where subscription_id in (select subscription_id from windows)
-    group by subscription_id
-),
-
-browsed as (
-    select
-        subscription_id,
-        min(first_traffic_at) as first_traffic_at
-    from {{ ref('int_spell_traffic') }}
-    where subscription_id in (select subscription_id from windows)
-    group by subscription_id
-),
-
 observed as (
-    select
-        windows.*,
-        case windows.measure
-            when 'messages' then used.first_message_at
-            when 'hits' then used.first_hit_at
-            else browsed.first_traffic_at
-        end as first_used_at
-    from windows
-    left join used on windows.subscription_id = used.subscription_id
-    left join browsed on windows.subscription_id = browsed.subscription_id
+    select * from {{ ref('int_anomaly_uses') }}
 ),
 
 days as (

@@ -12,17 +12,7 @@ deliveries as (
 ),
 
 expected as (
-    select
-        pairs.extract,
-        pairs.source,
-        unnest(generate_series(
-            pairs.valid_from::timestamp,
-            least(coalesce(pairs.valid_to, context.as_of_date), context.as_of_date)::timestamp,
-            interval 1 day
-        ))::date as day
-    from {{ source('control', 'expected_pairs') }} as pairs
-    cross join context
-    where pairs.schedule = 'daily'
+    select * from {{ ref('int_expected_days') }}
 ),
 
 expected_days as (
