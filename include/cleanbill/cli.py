@@ -206,6 +206,14 @@ def status() -> None:
     terminal_views.show(terminal_views.status_view(read_status()))
 
 
+@app.command()
+def demo() -> None:
+    """Simulate seven months, run them through the real DAGs, bill one month unattended, and show what came out."""
+    from cleanbill.demo import run_demo
+
+    run_demo()
+
+
 def main() -> None:
     """Run one command; an error made on purpose is one line on standard error, never a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop cleans up like Ctrl-C

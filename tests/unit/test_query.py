@@ -18,8 +18,8 @@ def marts(tmp_path_factory):
     with duckdb.connect(str(path)) as connection:
         connection.execute(
             "create table subscriptions as select i as id, 'sp' || (i % 3) as sp_code, date '2026-10-01' as day, "
-            "timestamp '2026-10-01 10:00:00' as seen_at, 1.50::decimal(9, 2) as share, true as flag, null::date as gone "
-            "from range(100) as t(i)"
+            "timestamp '2026-10-01 10:00:00' as seen_at, 1.50::decimal(9, 2) as share, true as flag, "
+            "null::date as gone from range(100) as t(i)"
         )
     path.chmod(0o440)
     return path
