@@ -39,9 +39,7 @@ def _task(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def _same_kind(error: Exception, message: str) -> Exception:
     """Return an error of the same class with another text (retry rules look at the class)."""
-    copy = Exception.__new__(type(error))
-    copy.args = (message,)
-    return copy
+    return type(error).__new__(type(error), message)  # not called: __init__ of our own errors takes other arguments
 
 
 # --- the day ---------------------------------------------------------------------------------------------------
