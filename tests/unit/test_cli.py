@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from cleanbill import billing_feed, cli
+from cleanbill import billing_feed, cli, demo
 from cleanbill.errors import RunFailed
 from cleanbill.query import QueryResult
 from cleanbill.settings import get_settings
@@ -196,3 +196,20 @@ def test_the_installed_command_answers():
     script = Path(sys.executable).with_name("cleanbill")
     finished = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert finished.stdout.startswith("cleanbill 0.")
+
+
+@pytest.mark.parametrize("command", ["simulate", "land", "run", "bill", "query", "explain", "status", "demo"])
+def test_every_command_explains_itself(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "Usage: cleanbill" in out
+
+
+def test_the_demo_takes_a_public_key_only_when_there_is_none(monkeypatch, capsys, cleanbill_home):
+    own = demo._with_key().pseudonym_key_bytes()
+    assert own != demo.DEMO_KEY.encode()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("CLEANBILL_PSEUDONYM_KEY", "")
+    get_settings.cache_clear()
+    assert demo._with_key().pseudonym_key_bytes() == demo.DEMO_KEY.encode()
+    assert "public" in capsys.readouterr().out
