@@ -28,7 +28,8 @@ create or replace table intermediate.int_spells (
     next_ordered_at timestamp, first_billable_month date
 );
 create or replace table intermediate.int_silence (
-    subscription_id varchar, billing_month date, verdict varchar, before_data_start boolean
+    subscription_id varchar, billing_month date, verdict varchar, before_data_start boolean, usage_extract varchar,
+    window_start date
 );
 create or replace table intermediate.int_billing_blockers (
     billing_month date, blocker varchar, extract varchar, source varchar, day date, relations bigint
@@ -104,7 +105,10 @@ def make_warehouse(lines: list[tuple] | None = None, as_of: date = AS_OF, month:
             "'payable', null), ('900000', $1, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, -5, -1, -4, 'held', 'sp_suspended')",
             [month],
         )
-        connection.execute("insert into intermediate.int_silence values ($1, $2, 'unknown', true)", ["x", month])
+        connection.execute(
+            "insert into intermediate.int_silence values ('x', $1, 'unknown', true, 'sms_usage', $2)",
+            [month, FIRST_DAY],
+        )
         for day in (FIRST_DAY, date(2026, 10, 15), as_of):
             add_delivery("relation_events", day, "bj", connection=connection)
         connection.execute(

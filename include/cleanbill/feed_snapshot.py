@@ -336,22 +336,19 @@ def require_unblocked(connection: duckdb.DuckDBPyConnection, month: date) -> Non
 
 
 def _count_unknown_silences(connection: duckdb.DuckDBPyConnection, month: date) -> int:
-    """Count the relations of M whose silence is undecided; the blockers say which days would decide it."""
-    is_blocked = connection.execute(
-        """
-        select count(*) > 0
-        from intermediate.int_billing_blockers
-        where billing_month = $month and blocker = 'unknown_usage'
-        """,
-        {"month": month},
-    ).fetchone()[0]
-    if not is_blocked:
-        return 0
+    """Count the relations whose silence a blocking day leaves undecided (days that are waived block nothing)."""
     return connection.execute(
         """
         select count(*)
-        from intermediate.int_silence
-        where billing_month = $month and verdict = 'unknown' and not before_data_start
+        from intermediate.int_silence as silence
+        semi join intermediate.int_billing_blockers as blockers
+            on
+                silence.billing_month = blockers.billing_month
+                and blockers.blocker = 'unknown_usage'
+                and silence.usage_extract = blockers.extract
+                and blockers.day >= silence.window_start
+                and blockers.day < silence.billing_month
+        where silence.billing_month = $month and silence.verdict = 'unknown' and not silence.before_data_start
         """,
         {"month": month},
     ).fetchone()[0]

@@ -407,8 +407,12 @@ def test_missing_days_and_undecided_silence_are_all_named(warehouse):
         "('2026-11-01', 'unknown_usage', 'sms_usage', 'bj', '2026-10-08', 2), "
         "('2026-11-01', 'unknown_usage', 'sms_usage', 'bj', '2026-10-10', 2), "
         "('2026-10-01', 'missing_day', 'refunds', 'bj', '2026-09-10', null)",
-        "insert into intermediate.int_silence values ('y', '2026-11-01', 'unknown', false), "
-        "('z', '2026-11-01', 'unknown', false)",
+        "insert into intermediate.int_silence values "
+        "('a', '2026-11-01', 'unknown', false, 'sms_usage', '2026-10-10'), "
+        "('b', '2026-11-01', 'unknown', false, 'sms_usage', '2026-10-01'), "
+        "('waived', '2026-11-01', 'unknown', false, 'sms_usage', '2026-10-11'), "
+        "('other extract', '2026-11-01', 'unknown', false, 'wap_usage', '2026-10-01'), "
+        "('decided', '2026-11-01', 'silent', false, 'sms_usage', '2026-10-01')",
     )
     with pytest.raises(BillingBlocked) as caught:
         billing_feed.prepare_month(MONTH)
