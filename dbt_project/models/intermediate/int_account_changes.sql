@@ -33,7 +33,9 @@ of_changed_services as (
     select events.msisdn, events.sp_code, events.event_time
     from {{ ref('stg_relation_events') }} as events
     inner join {{ ref('int_service_changes') }} as services
-        on events.sp_code = services.sp_code and events.service_code = services.service_code
+        on
+            events.sp_code = services.sp_code
+            and services.service_code in (events.service_code, events.old_service_code)
     where events.event_time >= services.since - interval 1 day
 ),
 

@@ -1,5 +1,6 @@
 -- What stops the billing of a month until it is delivered or waived (4-billing-feed): days of usage without which
 -- silence is unknown, and missing days of the extracts every bill needs. Windows before the data start do not stop.
+-- A day on which no source was expected to deliver usage is not complete either; it has no source to name.
 
 with context as (
     select as_of_date from {{ source('control', 'run_context') }}
@@ -16,6 +17,20 @@ missing as (
             and completeness.day = waivers.day
             and context.as_of_date <= waivers.expires_on
     where completeness.expected and not completeness.delivered
+),
+
+unexpected as (
+    select days.extract, null::varchar as source, days.day
+    from {{ ref('int_extract_days') }} as days
+    anti join {{ ref('int_expected_days') }} as expected
+        on days.extract = expected.extract and days.day = expected.day
+    where not days.is_complete
+),
+
+hidden as (
+    select * from missing
+    union all
+    select * from unexpected
 ),
 
 months as (
@@ -37,17 +52,17 @@ final as (
     select
         undecided.billing_month,
         'unknown_usage' as blocker,
-        missing.extract,
-        missing.source,
-        missing.day,
+        hidden.extract,
+        hidden.source,
+        hidden.day,
         sum(undecided.relations)::bigint as relations
     from undecided
-    inner join missing
+    inner join hidden
         on
-            undecided.usage_extract = missing.extract
-            and missing.day >= undecided.window_start
-            and missing.day < undecided.billing_month
-    group by undecided.billing_month, missing.extract, missing.source, missing.day
+            undecided.usage_extract = hidden.extract
+            and hidden.day >= undecided.window_start
+            and hidden.day < undecided.billing_month
+    group by undecided.billing_month, hidden.extract, hidden.source, hidden.day
     union all
     select
         months.billing_month,
