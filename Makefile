@@ -50,6 +50,8 @@ lint: install ## Check Python and SQL style
 	@echo "==> ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@echo "==> sqlfluff"
+	@$(BIN)/sqlfluff lint --disable-progress-bar --processes 2 dbt_project/models dbt_project/tests
 
 format: install ## Put Python into the house format
 	@$(BIN)/ruff check --fix .

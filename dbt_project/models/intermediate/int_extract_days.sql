@@ -44,8 +44,8 @@ bounds as (
     from (
         select extract, first_day as day from starts
         union all
-        select extract, min(day) as day from expected_days group by extract
-    )
+        select extract, day from expected_days
+    ) as known_days
     group by extract
 ),
 

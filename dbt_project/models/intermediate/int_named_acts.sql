@@ -28,10 +28,10 @@ final as (
     from events
     where action in ('order', 'cancel', 'suspend', 'resume', 'activate')
     union all
-    select msisdn, sp_code, old_service_code, event_time, event_time, event_id, 1, 'close' from events
+    select msisdn, sp_code, old_service_code, event_time, event_time as judged_at, event_id, 1, 'close' from events
     where action = 'replace'
     union all
-    select msisdn, sp_code, service_code, event_time, event_time, event_id, 2, 'open' from events
+    select msisdn, sp_code, service_code, event_time, event_time as judged_at, event_id, 2, 'open' from events
     where action = 'replace'
     union all
     select msisdn, sp_code, service_code, ordered_at, taken_at, '', 0, 'open' from openings

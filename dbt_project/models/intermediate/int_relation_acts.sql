@@ -28,7 +28,7 @@ acts as (
         events.sp_code,
         relations.service_code,
         events.event_time,
-        events.event_time,
+        events.event_time as judged_at,
         events.event_id,
         1,
         case events.action when 'cancel_all' then 'close' else 'suspend' end,

@@ -64,7 +64,9 @@ final as (
     select spells.msisdn, spells.sp_code, penalised.suspended_from::date
     from spells
     inner join (
-        select sp_code, min(suspended_from) as suspended_from from penalised group by sp_code
+        select sp_code, min(suspended_from) as suspended_from
+        from penalised
+        group by sp_code
     ) as penalised on spells.sp_code = penalised.sp_code
     union all
     select spells.msisdn, spells.sp_code, services.since
