@@ -28,7 +28,7 @@ from rich.console import Console
 
 pytestmark = [pytest.mark.scheduler, pytest.mark.slow]
 
-FIRST_DAY, BAD_DAY, LAST_DAY = date(2026, 2, 1), date(2026, 2, 27), date(2026, 2, 28)
+FIRST_DAY, DAY_BEFORE, LAST_DAY = date(2026, 2, 1), date(2026, 2, 27), date(2026, 2, 28)
 LONGEST_TEST_SECONDS = 900
 QUIET_SECONDS = 3  # several scheduler loops: enough for a run that should not start to show itself
 MSISDN = re.compile(rb"(?<!\d)1[3-9]\d{9}(?!\d)")
@@ -87,11 +87,6 @@ def clear(runtime: AirflowRuntime, run_id: str, only_failed: bool) -> None:
     runtime.call("POST", f"/dags/{DAILY_DAG}/dagRuns/{run_id}/clear", {"dry_run": False, "only_failed": only_failed})
 
 
-def wait_until_running(runtime: AirflowRuntime, run_id: str) -> None:
-    while runtime.outcome(DAILY_DAG, run_id).state != "running":
-        time.sleep(0.1)
-
-
 def failure_text(runtime: AirflowRuntime, outcome: RunOutcome) -> str:
     with pytest.raises(RunFailed) as caught:
         runtime.raise_if_failed(outcome)
@@ -122,51 +117,56 @@ def runs_of_month(runtime: AirflowRuntime, since: datetime) -> list[dict[str, An
 
 def test_days_and_month_under_the_scheduler(cleanbill_home: Path) -> None:
     simulate(cleanbill_home, FIRST_DAY, 1, subscribers=100, provinces=1, seed=3, resent_permille=0, malformed_percent=0)
-    events = cleanbill_home / "landing" / "relation_events" / BAD_DAY.isoformat()
+    events = cleanbill_home / "landing" / "relation_events" / LAST_DAY.isoformat()
     (good,) = (path.read_bytes() for path in events.glob("*.csv.gz"))
     spoil_delivery(events)
+    waivers = cleanbill_home / "waivers.csv"
+    waivers.write_text(
+        "extract,source,day,reason,requested_by,approved_by,expires_on\nsms_usage,gd,yesterday,none,a,b,2026-12-31\n"
+    )
     since = datetime.now(UTC)
 
     with airflow_runtime.airflow_running(console=Console(file=io.StringIO())) as runtime:
-        # A range of days in one run; the month is not over.
-        run = runtime.wait(DAILY_DAG, runtime.trigger(DAILY_DAG, days(FIRST_DAY, date(2026, 2, 26))), "range")
-        assert run.state == "success", failure_text(runtime, run)
-        assert set(run.tasks.values()) == {"success"}
-        published = (cleanbill_home / "marts" / "marts.duckdb").read_bytes()
-        assert runs_of_month(runtime, since) == []
-
-        # Two runs at once: one after the other, and both stop at the red gate, at the first try.
-        first = runtime.trigger(DAILY_DAG, days(BAD_DAY, BAD_DAY))
+        # Two runs at once, a range of days and the last day: one after the other. Both stop where they should, the
+        # first at a broken reference file, the second at a red gate, at the first try.
+        first = runtime.trigger(DAILY_DAG, days(FIRST_DAY, DAY_BEFORE))
         second = runtime.trigger(DAILY_DAG, days(LAST_DAY, LAST_DAY))
-        for run_id in (first, second):
+        for run_id, task, words in (
+            (first, "build_staging", "waivers.csv, line 2"),
+            (second, "check_raw", "quarantine"),
+        ):
             run = runtime.wait(DAILY_DAG, run_id, run_id)
             assert run.state == "failed"
-            assert run.tasks["check_raw"] == "failed"
+            assert run.tasks[task] == "failed"
             assert run.tasks["publish_marts"] == "upstream_failed"
             text = failure_text(runtime, run)
-            assert "check_raw failed" in text
-            assert "quarantine" in text.lower()
+            assert f"{task} failed" in text
+            assert words in text
         spans = task_spans(runtime)
         assert_serial(spans, [first, second])
         assert {span[2] for span in spans} == {1}
-        assert (cleanbill_home / "marts" / "marts.duckdb").read_bytes() == published
+        assert not (cleanbill_home / "marts" / "marts.duckdb").exists()
+
+        # The file is corrected: the first run goes on where it stopped. The month lacks its last day.
+        waivers.unlink()
+        clear(runtime, first, only_failed=True)
+        run = runtime.wait(DAILY_DAG, first, "range")
+        assert run.state == "success", failure_text(runtime, run)
+        assert set(run.tasks.values()) == {"success"}
+        assert {task: number for run_id, task, number, _, _ in task_spans(runtime) if run_id == first} == {
+            task: 2 if task == "build_staging" else 1  # finished work was not done again
+            for task in run.tasks
+        }
+        assert as_of(cleanbill_home) == DAY_BEFORE
         assert runs_of_month(runtime, since) == []
 
-        # The source resends. The day's run starts over, the other one goes on where it stopped.
+        # The source resends the last day: its run starts over.
         resend_delivery(events, good)
-        clear(runtime, first, only_failed=False)
-        wait_until_running(runtime, first)
-        clear(runtime, second, only_failed=True)
-        for run_id in (first, second):
-            run = runtime.wait(DAILY_DAG, run_id, run_id)
-            assert run.state == "success", failure_text(runtime, run)
-            assert set(run.tasks.values()) == {"success"}
-        spans = task_spans(runtime)
-        assert_serial(spans, [])
-        tries = {(run_id, task): number for run_id, task, number, _, _ in spans}
-        assert tries[first, "ingest_extracts"] == 2
-        assert tries[second, "ingest_extracts"] == 1  # finished work was not done again
-        assert tries[second, "check_raw"] == 2
+        clear(runtime, second, only_failed=False)
+        run = runtime.wait(DAILY_DAG, second, "last day")
+        assert run.state == "success", failure_text(runtime, run)
+        assert_serial(task_spans(runtime), [])
+        assert as_of(cleanbill_home) == LAST_DAY
 
         # All days have passed: the month fires, once, and stops at the draft.
         (fired,) = runs_of_month(runtime, since)
@@ -201,8 +201,11 @@ def test_days_and_month_under_the_scheduler(cleanbill_home: Path) -> None:
 
     assert processes_of(cleanbill_home) == []
     assert_no_phone_number_in(cleanbill_home / "airflow", cleanbill_home / "reports")
-    with duckdb.connect(str(cleanbill_home / "marts" / "marts.duckdb"), read_only=True) as marts:
-        assert marts.execute("select as_of from mart_info").fetchone() == (LAST_DAY,)
+
+
+def as_of(home: Path) -> date:
+    with duckdb.connect(str(home / "marts" / "marts.duckdb"), read_only=True) as marts:
+        return marts.execute("select as_of from mart_info").fetchone()[0]
 
 
 def processes_of(home: Path) -> list[str]:
