@@ -9,6 +9,7 @@ interfaces and starts a triggerer that nothing here needs.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import functools
 import importlib.metadata
@@ -42,6 +43,8 @@ MONTHLY_DAG = "billing_monthly"
 POOL = "warehouse"
 
 START_SECONDS = 180  # a cold machine migrates and imports slowly
+# How processes are asked to end, and how long each way is given (s). The longest wait is for a task under way.
+STOP_SIGNALS = ((signal.SIGINT, 5), (signal.SIGTERM, 2), (signal.SIGKILL, 60))
 POLL_SECONDS = 0.5
 FIRING_SECONDS = 4  # the scheduler looks for complete months every loop (below 1 s)
 
@@ -49,6 +52,11 @@ FIRING_SECONDS = 4  # the scheduler looks for complete months every loop (below 
 EXPECTED_BILLING_STOPS = {"BillingBlocked", "FeedError"}
 FINISHED = {"success", "failed"}
 TASK_FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
+
+
+# Loaded before any fork, for use between fork and exec.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class RunOutcome:
 
 
 class AirflowRuntime:
-    """One running `airflow standalone` of this data root."""
+    """The private Airflow of this data root."""
 
     def __init__(self, settings: Settings | None = None, console: Console | None = None) -> None:
         self.settings = settings or get_settings()
@@ -99,9 +107,10 @@ class AirflowRuntime:
         parts, self._parts = self._parts, {}
         try:
             if parts:
-                with contextlib.suppress(RunFailed, OSError):
-                    self._abandon_unfinished_runs()
-            _stop_all(list(parts.values()))
+                with self.console.status("Stopping Airflow …"):
+                    with contextlib.suppress(RunFailed, OSError, ValueError):
+                        self._abandon_unfinished_runs()
+                    _stop_all(list(parts.values()))
         finally:
             if self._lock is not None:
                 self._lock.close()
@@ -127,7 +136,9 @@ class AirflowRuntime:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                preexec_fn=_become_a_part,
+                # Held by every process of the runtime: if this one is killed, the next command waits for the rest.
+                pass_fds=() if self._lock is None else (self._lock.fileno(),),
             )
         self._parts[command[0]] = process
         return process
@@ -407,12 +418,19 @@ def _report_billing_run(runtime: AirflowRuntime, outcome: RunOutcome) -> None:
 # --- processes -------------------------------------------------------------------------------------------------
 
 
+def _become_a_part() -> None:
+    """Make a new process end on SIGINT, whatever its parent ignores, and on the death of its parent (Linux)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _stop_all(processes: list[subprocess.Popen[bytes]]) -> None:
     """Ask every process to end, then end whatever is left of its group; returns when nothing is left.
 
     Somebody who presses Ctrl-C again while this waits gets the next, ruder way at once.
     """
-    for kind, seconds in ((signal.SIGINT, 5), (signal.SIGTERM, 5), (signal.SIGKILL, 60)):
+    for kind, seconds in STOP_SIGNALS:
         with contextlib.suppress(KeyboardInterrupt):
             _signal_and_wait(processes, kind, seconds)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cleanbill.contract import CONTRACTS
 from cleanbill.errors import InputFileError
-from cleanbill.manifest import FoundManifest, find_manifests
+from cleanbill.manifest import FoundManifest, find_manifests, is_source_name
 
 COLUMNS = ("extract", "source", "schedule", "valid_from", "valid_to")
 SCHEDULES = ("daily", "optional")
@@ -48,7 +48,7 @@ def read_expected_pairs(home: Path) -> list[ExpectedPair] | None:
         return None
     with path.open(encoding="utf-8-sig", newline="") as text:
         lines = csv.DictReader(text)
-        if set(lines.fieldnames or []) != set(COLUMNS):
+        if not set(COLUMNS) <= set(lines.fieldnames or []):
             raise _wrong_line(path, 1, f"the columns {', '.join(COLUMNS)}", ", ".join(lines.fieldnames or []))
         pairs = []
         for line in lines:
@@ -59,9 +59,11 @@ def read_expected_pairs(home: Path) -> list[ExpectedPair] | None:
                 )
             except (ValueError, TypeError) as error:
                 raise _wrong_line(path, lines.line_num, "dates as YYYY-MM-DD", repr(error)[:100]) from error
-            if pair.extract not in CONTRACTS or pair.schedule not in SCHEDULES:
-                expected = f"a known extract and one of {', '.join(SCHEDULES)}"
-                raise _wrong_line(path, lines.line_num, expected, f"{pair.extract}, {pair.schedule}"[:100])
+            if pair.extract not in CONTRACTS or pair.schedule not in SCHEDULES or not is_source_name(pair.source):
+                expected = f"a known extract, the name of a source, and one of {', '.join(SCHEDULES)}"
+                raise _wrong_line(
+                    path, lines.line_num, expected, f"{pair.extract}, {pair.source}, {pair.schedule}"[:100]
+                )
             pairs.append(pair)
     return pairs
 

@@ -28,7 +28,7 @@ MAX_DELIVERY = 999_999
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", re.ASCII)
-_LOOKS_LIKE_NUMBERING = re.compile(r".*_d?\d+", re.ASCII)
+_LOOKS_LIKE_DELIVERY = re.compile(r".*_d\d+", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _NAME_TAIL = re.compile(r"(?P<source>.+?)(?:_d(?P<delivery>[1-9]\d{0,5}))?", re.ASCII)
 _PHONE_NUMBER = re.compile(r"(1\d\d)\d{4}(\d{4})", re.ASCII)
@@ -130,8 +130,8 @@ def parse_iso_date(text: object) -> date | None:
 
 
 def is_source_name(text: str) -> bool:
-    """Tell whether a text may name a source: letters, digits, `_`, `-`, and not ending like a numbering."""
-    return bool(_SOURCE.fullmatch(text)) and not _LOOKS_LIKE_NUMBERING.fullmatch(text)
+    """Tell whether a text may name a source: letters, digits, `_`, `-`, and not ending like a delivery number."""
+    return bool(_SOURCE.fullmatch(text)) and not _LOOKS_LIKE_DELIVERY.fullmatch(text)
 
 
 def key_of_name(extract: str, business_date: date, name: str) -> DeliveryKey | None:

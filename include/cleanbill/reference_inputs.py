@@ -7,7 +7,7 @@ the build with its line number: a half-read list of expected extracts would turn
 import csv
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import duckdb
 
 from cleanbill.contract import CONTRACTS
 from cleanbill.errors import InputFileError
+from cleanbill.expected_extracts import read_expected_pairs
+from cleanbill.manifest import is_source_name
 from cleanbill.settings import Settings
 
 SNAPSHOT = "relation_snapshot"  # optional when nobody says what is expected
 MSISDN_PREFIXES = ("0086", "+86", "86")
 MSISDN_PATTERN = re.compile(r"1\d{10}")
-SOURCE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class _Line:
 
     def source(self, column: str) -> str:
         value = self.text(column)
-        if not SOURCE_PATTERN.fullmatch(value):
+        if not is_source_name(value):
             raise self.wrong(column, "the name of a source")
         return value
 
@@ -86,8 +87,10 @@ def load_reference_inputs(connection: duckdb.DuckDBPyConnection, settings: Setti
     Raises:
         InputFileError: a line of a reference file is wrong.
     """
-    pairs = _expected_pairs(settings.home / "expected_extracts.csv")
-    if pairs is None:
+    listed = read_expected_pairs(settings.home)
+    if listed is not None:
+        pairs = [astuple(pair) for pair in listed]
+    else:
         pairs = connection.execute(
             """
             select
@@ -104,20 +107,6 @@ def load_reference_inputs(connection: duckdb.DuckDBPyConnection, settings: Setti
     _replace(connection, "expected_pairs", pairs)
     _replace(connection, "test_numbers", _rows(settings.home / "test_numbers.csv", _test_number))
     _replace(connection, "waivers", _rows(settings.home / "waivers.csv", _waiver))
-
-
-def _expected_pairs(path: Path) -> list[tuple[Any, ...]] | None:
-    return _rows(path, _expected_pair) if path.is_file() else None
-
-
-def _expected_pair(line: _Line) -> tuple[Any, ...]:
-    return (
-        line.one_of("extract", tuple(CONTRACTS)),
-        line.source("source"),
-        line.one_of("schedule", ("daily", "optional")),
-        line.day("valid_from"),
-        line.day_or_none("valid_to"),
-    )
 
 
 def _test_number(line: _Line) -> tuple[Any, ...]:
@@ -146,9 +135,17 @@ def _rows(path: Path, parse: Callable[[_Line], tuple[Any, ...]]) -> list[tuple[A
 def _lines(path: Path) -> Iterator[_Line]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
-        for fields in reader:
-            if any(fields.values()):
-                yield _Line(path, reader.line_num, fields)
+        try:
+            for fields in reader:
+                if any(fields.values()):
+                    yield _Line(path, reader.line_num, fields)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputFileError(
+                where=f"{path.name}, after line {reader.line_num}",
+                expected="CSV in UTF-8 with closed quotes",
+                found=type(error).__name__,
+                advice="save the file as UTF-8 CSV and run again; nothing was built",
+            ) from error
 
 
 def _replace(connection: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:

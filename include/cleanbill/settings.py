@@ -5,13 +5,14 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cleanbill.errors import SettingsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MONTH_PATTERN = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+MONTH_PATTERN = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+FIRST_YEAR, LAST_YEAR = 1901, 9998  # policy rows begin in 1900; a month has a month before and after it
 
 
 class Settings(BaseSettings):
@@ -88,7 +89,15 @@ class Settings(BaseSettings):
         if self.pseudonym_key is not None and self.pseudonym_key.get_secret_value():
             return self.pseudonym_key.get_secret_value().encode("utf-8")
         if self.pseudonym_key_file is not None:
-            key = self.pseudonym_key_file.read_bytes().rstrip(b"\r\n")
+            try:
+                key = self.pseudonym_key_file.read_bytes().rstrip(b"\r\n")
+            except OSError as error:
+                raise SettingsError(
+                    where="CLEANBILL_PSEUDONYM_KEY_FILE",
+                    expected="a readable file that holds the key",
+                    found=error.strerror or type(error).__name__,
+                    advice="correct the path or the permissions of the file",
+                ) from error
             if key:
                 return key
         raise SettingsError(
@@ -102,7 +111,16 @@ class Settings(BaseSettings):
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """Return the process-wide settings (tests call `get_settings.cache_clear()` after changing the environment)."""
-    return Settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise SettingsError(
+            where="CLEANBILL_" + "_".join(str(part) for part in first["loc"]).upper(),
+            expected="a usable value",
+            found=first["msg"],
+            advice="correct the environment variable; include/cleanbill/settings.py describes each",
+        ) from None
 
 
 def parse_month(text: str) -> date:
@@ -111,7 +129,7 @@ def parse_month(text: str) -> date:
     Raises:
         SettingsError: the text is not a month.
     """
-    if not MONTH_PATTERN.fullmatch(text):
+    if not MONTH_PATTERN.fullmatch(text) or not FIRST_YEAR <= int(text[:4]) <= LAST_YEAR:
         raise SettingsError(
             where="billing month",
             expected="YYYY-MM",

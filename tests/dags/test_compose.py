@@ -186,6 +186,7 @@ def test_nobody_is_admin_without_logging_in(services: dict[str, dict[str, Any]])
         environment = services[name]["environment"]
         assert environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
         assert environment["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
+        assert environment["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] == "False", "a paused DAG never runs by itself"
         assert environment["AIRFLOW__API__EXPOSE_CONFIG"] == "False"
         assert environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith("postgresql+psycopg2://")
 
