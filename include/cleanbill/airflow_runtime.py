@@ -25,17 +25,16 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from cleanbill.errors import RunFailed
 from cleanbill.failure_records import read_failure
+from cleanbill.run_display import RunOutcome, announced, run_display
 from cleanbill.settings import Settings, get_settings
 
 DAILY_DAG = "subscription_daily"
@@ -46,27 +45,17 @@ START_SECONDS = 180  # a cold machine migrates and imports slowly
 # How processes are asked to end, and how long each way is given (s). The longest wait is for a task under way.
 STOP_SIGNALS = ((signal.SIGINT, 5), (signal.SIGTERM, 2), (signal.SIGKILL, 60))
 POLL_SECONDS = 0.5
+SILENT_SECONDS = 180
 FIRING_SECONDS = 4  # the scheduler looks for complete months every loop (below 1 s)
 
 # What stops an automatic billing run in an orderly way: inputs are missing, or the sealed version differs by now.
 EXPECTED_BILLING_STOPS = {"BillingBlocked", "FeedError"}
 FINISHED = {"success", "failed"}
-TASK_FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
 # Loaded before any fork, for use between fork and exec.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class RunOutcome:
-    """How one DAG run ended: its state and the state of each task."""
-
-    dag_id: str
-    run_id: str
-    state: str
-    tasks: dict[str, str]
 
 
 class AirflowRuntime:
@@ -93,7 +82,7 @@ class AirflowRuntime:
         self.settings.pseudonym_key_bytes()  # fail here, not in the fifth task
         self.home.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        with self.console.status("Starting Airflow …"):
+        with announced(self.console, "Starting Airflow …"):
             self._migrate()
             self._spawn("api-server")
             self._spawn("scheduler", "--skip-serve-logs")
@@ -107,7 +96,7 @@ class AirflowRuntime:
         parts, self._parts = self._parts, {}
         try:
             if parts:
-                with self.console.status("Stopping Airflow …"):
+                with announced(self.console, "Stopping Airflow …"):
                     with contextlib.suppress(RunFailed, OSError, ValueError):
                         self._abandon_unfinished_runs()
                     _stop_all(list(parts.values()))
@@ -122,7 +111,7 @@ class AirflowRuntime:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with self.console.status("Waiting for another cleanbill command on this data root …"):
+            with announced(self.console, "Waiting for another cleanbill command on this data root …"):
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
@@ -291,20 +280,25 @@ class AirflowRuntime:
         return self.call("GET", f"/dags/{dag_id}/dagRuns?{query}")["dag_runs"]
 
     def wait(self, dag_id: str, run_id: str, label: str) -> RunOutcome:
-        """Wait for a run to end, showing how many of its tasks are done and which one is at work."""
-        with _progress(self.console) as progress:
-            line = progress.add_task(label, total=None, at="waiting for the scheduler")
+        """Wait for a run to end, showing how many of its tasks are done and which one is at work.
+
+        Raises:
+            RunFailed: a part of Airflow ended, or its API was silent for SILENT_SECONDS.
+        """
+        answered = time.monotonic()
+        with run_display(self.console, label) as show:
             while True:
                 self._assert_alive(self._fail_midway)
-                now = self.outcome(dag_id, run_id)
-                done = sum(state in TASK_FINISHED for state in now.tasks.values())
-                at_work = [task for task, state in now.tasks.items() if state in {"running", "up_for_retry"}]
-                retrying = any(state == "up_for_retry" for state in now.tasks.values())
-                at = ", ".join(at_work) + (" (will be tried again)" if retrying else "")
-                progress.update(line, total=len(now.tasks) or None, completed=done, at=at)
-                if now.state in FINISHED:
-                    progress.update(line, at=now.state)
-                    return now
+                try:
+                    now = self.outcome(dag_id, run_id)
+                except OSError:  # a busy machine; the parts themselves are alive
+                    if time.monotonic() - answered > SILENT_SECONDS:
+                        self._fail_midway("api-server")
+                else:
+                    answered = time.monotonic()
+                    show(now)
+                    if now.state in FINISHED:
+                        return now
                 time.sleep(POLL_SECONDS)
 
     def _fail_midway(self, part: str) -> NoReturn:
@@ -461,19 +455,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total} tasks"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[at]}"),
-        console=console,
-        refresh_per_second=4,
-    )
 
 
 def _tail(path: Path, lines: int = 15) -> str:
