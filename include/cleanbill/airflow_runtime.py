@@ -57,6 +57,8 @@ FINISHED = {"success", "failed"}
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 PR_SET_PDEATHSIG = 1
 
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the user's is for elsewhere
+
 
 class AirflowRuntime:
     """The private Airflow of this data root."""
@@ -154,7 +156,10 @@ class AirflowRuntime:
     @functools.cached_property
     def _environment(self) -> dict[str, str]:
         secret = secrets.token_urlsafe(64)
-        return os.environ | {
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        return inherited | {
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
             "PYTHONUNBUFFERED": "1",
             "CLEANBILL_HOME": str(self.settings.home),
             "CLEANBILL_SCHEDULE_FROM": "2999-01-01",  # no run by the clock
@@ -201,7 +206,7 @@ class AirflowRuntime:
     def _warm_task_api(self) -> None:
         """Have the API server build the routes tasks talk to while the scheduler is still starting."""
         url = f"http://127.0.0.1:{self.port}/execution/health"
-        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url, timeout=60):
+        with contextlib.suppress(urllib.error.HTTPError), _LOOPBACK.open(url, timeout=60):
             pass
 
     def _fail_to_start(self, part: str) -> NoReturn:
@@ -252,7 +257,7 @@ class AirflowRuntime:
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            with _LOOPBACK.open(request, timeout=60) as response:
                 return json.loads(response.read() or b"{}")
         except urllib.error.HTTPError as error:
             raise RunFailed(

@@ -130,6 +130,20 @@ def test_the_private_airflow_is_closed_and_does_nothing_by_the_clock(cleanbill_h
     )
 
 
+def test_a_proxy_or_another_airflow_of_the_user_does_not_interfere(
+    cleanbill_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AIRFLOW__CORE__PLUGINS_FOLDER", "/elsewhere")
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", "x")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
+    environment = AirflowRuntime()._environment
+    assert environment["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert not {"AIRFLOW__CORE__PLUGINS_FOLDER", "AIRFLOW_CONN_ELSEWHERE"} & set(environment)
+    assert "127.0.0.1" in environment["no_proxy"]
+    assert "127.0.0.1" in environment["NO_PROXY"]
+
+
 def test_without_a_key_nothing_is_started(cleanbill_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cleanbill.settings import get_settings
 
