@@ -7,7 +7,7 @@
     "{{ set_changed_paths('old_reports', 'sp_reports', 'old_path') }}",
 ]) }}
 -- depends_on: {{ ref('changed_deliveries') }}
--- What changed for the anomalies, silence and bills of an account, and from which day a bill can differ.
+-- What changed for anomalies, silence and bills of an account, and since when (a report never changes a bill).
 
 with spells as (
     select * from {{ ref('int_spells') }}
@@ -74,7 +74,6 @@ final as (
     inner join {{ ref('int_service_changes') }} as services
         on spells.sp_code = services.sp_code and spells.service_code = services.service_code
     union all
-    -- a report changes an anomaly, never a bill
     select msisdn, sp_code, date 'infinity' from reported
 )
 
