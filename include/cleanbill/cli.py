@@ -219,7 +219,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop cleans up like Ctrl-C
     os.umask(0o027)
     try:
-        app()
+        app(prog_name="cleanbill")
     except CleanbillError as error:
         _end(str(error))
     except Exception as error:
