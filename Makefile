@@ -44,7 +44,7 @@ demo: install ## Seven simulated months: simulate, run, bill; then see what came
 
 test: lint ## Lint, then run all tests
 	@echo "==> pytest"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 lint: install ## Check Python and SQL style
 	@echo "==> ruff"

@@ -31,3 +31,10 @@ def cleanbill_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     get_settings.cache_clear()
     yield home
     get_settings.cache_clear()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, when the tests run on several cores, what shares an expensive fixture or a module's fixtures."""
+    for item in items:
+        shares_built_world = {"built", "recording"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("built world" if shares_built_world else item.path.stem))
