@@ -43,6 +43,17 @@ class InputFileError(CleanbillError):
     """A reference file of the data root (expected extracts, test numbers, waivers) or a mapping is wrong."""
 
 
+class LandingRefused(InputFileError):
+    """Foreign files cannot be landed as they are; `code` is the fixed reason code, and nothing was written."""
+
+    def __init__(self, code: str, where: str, expected: str, found: str, advice: str) -> None:
+        self.code = code
+        super().__init__(where, expected, found, advice)
+
+    def __str__(self) -> str:
+        return f"[{self.code}] {super().__str__()}"
+
+
 class BuildFailed(CleanbillError):
     """dbt could not build the models."""
 

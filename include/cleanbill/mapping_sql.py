@@ -10,6 +10,7 @@ converted. Nothing is guessed: an unknown code, a fraction of a li or an impossi
 # ruff: noqa: S608 - every identifier is numbered, a checked name or of the contract; every text is bound
 
 from dataclasses import dataclass, field
+from datetime import date
 
 from cleanbill.contract import CONTRACTS, Kind
 from cleanbill.source_mapping import (
@@ -63,6 +64,9 @@ def convert(statement: Statement, value: Value, terms: dict[str, Term], keeps_ti
         keeps_time: False for contract columns that hold a day only.
     """
     term = _origin(statement, value, terms)
+    if value.nothing:
+        nothing = f"list_contains({statement.bind(value.nothing)}, {term.text})"
+        term = Term(f"case when not {nothing} then {term.text} end", term.error)
     if value.strip_leading_zeros:
         term = Term(f"ltrim({term.text}, '0')", term.error)
     if value.codes is not None:
@@ -235,8 +239,10 @@ def row_statement(mapping: SourceMapping, file_name: str) -> Statement:
     return statement
 
 
-def record_statement(mapping: SourceMapping, number: int, record: Record) -> Statement:
+def record_statement(mapping: SourceMapping, number: int, record: Record, file_day: date | None = None) -> Statement:
     """Return the statement that makes `record_<number>`: line_no, day, error, and the contract columns v1 ….
+
+    `file_day` is the day of the record's file, for `day: file`.
 
     `error` is `<reason code> <contract column>` of the first value that cannot be converted.
     """
@@ -259,7 +265,9 @@ def record_statement(mapping: SourceMapping, number: int, record: Record) -> Sta
         errors.append((record.add_up, wrong))
     day = day_value(record)
     day_text = "null"
-    if day is not None:
+    if record.day == "file":
+        day_text = f"{statement.bind(file_day)}::date"
+    elif day is not None:
         day_term = convert(statement, day, terms)
         day_text = f"try_cast(left({day_term.text}, 10) as date)"
         errors += [("business_date", error) for error in (day_term.error,) if error is not None]

@@ -42,3 +42,37 @@ DELIVERY_CODES = {
     "over_limit": "more records in quarantine than the source's limit",
     "parser_failed": "the file could not be parsed at all",
 }
+
+# A row of a foreign file that `cleanbill land` leaves out; beside these it uses the codes of records above.
+FOREIGN_ROW_CODES = {
+    "wrong_row_length": "a fixed-width row that is shorter or longer than the layout says",
+    "conflicting_key": "a row with the key of an earlier row and other content",
+    "no_match": "a row whose lookup finds no row in the other file",
+    "outside_period": "a record on a day outside the period the mapping declares",
+}
+
+# Foreign files that `cleanbill land` refuses as a whole; nothing is written.
+LANDING_CODES = {
+    "file_missing": "a file of the mapping is not among those given",
+    "file_ambiguous": "several of the given files could be one file of the mapping",
+    "unreadable_file": "the operating system would not let the file be read",
+    "bad_gzip": "a .gz file that is no complete gzip stream",
+    "too_large": "a file unpacks to more than is safe",
+    "not_text": "a file that cannot be split into lines",
+    "bad_header": "the header line lacks a mapped column or names one twice",
+    "bad_file_date": "the date in a file name is no day",
+    "verf_missing": "a .dat file without its .verf",
+    "bad_verf": "the .verf cannot be read, or contradicts itself",
+    "verf_other_file": "the .verf has no row for the .dat file",
+    "date_differs": "the days that names and .verf of the files give are not one day",
+    "row_length_differs": "the .verf announces another row length than the layout",
+    "bytes_differ": "the size of the .dat is not that of its .verf",
+    "rows_differ": "the number of rows in the .dat is not that of its .verf",
+    "no_period": "the records name no days, or wildly distant ones",
+    "over_limit": "more refused rows than the mapping allows",
+    "contradicting_rows": "a full file says two things about one service or provider",
+    "would_lose_records": "a day would lose records it already has",
+    "foreign_delivery": "somebody else delivers under the name of this source",
+    "landing_at_work": "another landing works on the data root",
+    "counts_differ": "the rows of a file do not add up (a defect of this program)",
+}

@@ -18,11 +18,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cleanbill.contract import CONTRACTS, Kind
 from cleanbill.errors import InputFileError
+from cleanbill.fixed_width import FixedLayout
 
 BUILT_IN = Path(__file__).parent / "source_mappings"
 SOURCE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,31}$"
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
 TEMPLATE_PART = re.compile(r"\{([^{}]*)\}")
+FILE_DATE = "{date}"
 CONSENT_EXTRACTS = ("relation_events", "relation_snapshot")
 
 
@@ -38,6 +40,7 @@ class Value(_Strict):
     column: str | None = None
     constant: str | None = None
     template: str | None = None
+    nothing: list[str] = []
     codes: dict[str, str] | None = None
     strip_leading_zeros: bool = False
     unit: Literal["li", "fen", "yuan"] | None = None
@@ -98,18 +101,56 @@ class Lookup(_Strict):
     required: bool = True
 
 
+class Verf(_Strict):
+    """The file beside a fixed-width one that says what it must be: see control_file.py."""
+
+    delimiter: str = Field(default="|", min_length=1, max_length=8)
+
+
 class ForeignFile(_Strict):
     """One foreign file: format, columns and what can be derived from a row."""
 
     name: str = Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")
-    format: Literal["csv"] = "csv"  # fixed_width takes its place here: see foreign_files.py
-    delimiter: str = Field(default=",", min_length=1, max_length=1, pattern=r'^[^"\r\n\x01]$')
+    format: Literal["csv", "fixed_width"] = "csv"
     encoding: Literal["utf-8", "gbk", "gb18030"] = "utf-8"
+    delimiter: str = Field(default=",", min_length=1, max_length=8, pattern=r'^[^"\r\n\ufffd]+$')
+    quoting: Literal["standard", "none"] = "standard"
     header: bool = True
-    columns: list[str] = Field(min_length=1)
+    layout: FixedLayout | None = None
+    verf: Verf | None = None
+    columns: list[str] = []
     key: list[str] | None = None
     lookups: dict[str, Lookup] = {}
     derive: dict[str, ColumnValue] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_layout(cls, raw: Any) -> Any:
+        """The columns of a fixed-width file are those its layout has positions for."""
+        if isinstance(raw, dict) and isinstance(raw.get("layout"), dict):
+            if "columns" in raw:
+                raise ValueError("columns or layout, not both")
+            return raw | {"columns": [str(name) for name in raw["layout"].get("positions") or {}]}
+        return raw
+
+    @model_validator(mode="after")
+    def _format_agrees(self) -> Self:
+        if (self.format == "fixed_width") != (self.layout is not None):
+            raise ValueError("layout for fixed_width, and only for it")
+        if self.verf is not None and self.layout is None:
+            raise ValueError("verf only for fixed_width")
+        if self.layout is not None and (self.model_fields_set & {"delimiter", "quoting", "header"}):
+            raise ValueError("no delimiter, quoting or header for fixed_width")
+        if not self.columns:
+            raise ValueError("at least one column")
+        if self.name.count(FILE_DATE) > 1:
+            raise ValueError(f"{FILE_DATE} in name at most once")
+        return self
+
+    @property
+    def has_date(self) -> bool:
+        """Tell whether name or .verf say which day the file is of."""
+        return FILE_DATE in self.name or self.verf is not None
 
     @field_validator("columns")
     @classmethod
@@ -128,14 +169,14 @@ class Record(_Strict):
     rows: list[dict[str, str]] | None = None
     when: list[Condition] = []
     columns: dict[str, ColumnValue] = {}
-    day: ColumnValue | Literal["first"] | None = None
+    day: ColumnValue | Literal["first", "file"] | None = None
     distinct: bool = False
     add_up: str | None = None
 
     @field_validator("day", mode="before")
     @classmethod
     def _day(cls, raw: Any) -> Any:
-        return raw if raw is None or raw == "first" else _value_shorthand(raw)
+        return raw if raw in (None, "first", "file") else _value_shorthand(raw)
 
     @model_validator(mode="after")
     def _rows_or_file(self) -> Self:
@@ -358,14 +399,20 @@ def _check_day(mapping: SourceMapping, key: str, record: Record) -> None:
         if own_time is not None:
             raise _mapping_error(mapping.path, f"{key}.day", f"nothing: {own_time} tells the business date", "'first'")
         return
+    if record.day == "file":
+        file = mapping.files.get(record.source_file or "")
+        if file is None or not file.has_date:
+            expected = f"a file with {FILE_DATE} in its name, or with a .verf"
+            raise _mapping_error(mapping.path, f"{key}.day", expected, "'file'")
+        return
     day = day_value(record)
     if record.rows is not None or day is None or day.time is None:
-        expected = "'first' (delivered once, on the first day), or a value with time formats that gives the date"
+        expected = "'first' (delivered once), 'file' (the date of the file), or a value with time formats"
         raise _mapping_error(mapping.path, f"{key}.day", expected, "neither")
 
 
 def day_value(record: Record) -> Value | None:
-    """Return the value that tells the business date of a record; None for a full file delivered once."""
+    """Return the value that tells the business date of a record; None where the landing or the file tells it."""
     if isinstance(record.day, Value):
         return record.day
     own_time = time_column(record.extract)

@@ -79,7 +79,12 @@ WRONG = {
         "files.orders.encoding",
         "ebcdic",
     ),
-    "long delimiter": ("name: orders.csv", 'name: orders.csv\n    delimiter: "||"', "files.orders.delimiter", "||"),
+    "quote as delimiter": (
+        "name: orders.csv",
+        "name: orders.csv\n    delimiter: '|\"'",
+        "files.orders.delimiter",
+        '|"',
+    ),
     "path in a name": ("name: orders.csv", "name: ../orders.csv", "files.orders.name", "../orders.csv"),
     "column twice": ("[phone, region]", "[phone, phone]", "files.people.columns", "phone"),
     "key that is no column": ("key: [phone]", "key: [telephone]", "files.people.key", "telephone"),
