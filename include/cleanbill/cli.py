@@ -167,6 +167,18 @@ def bill(
         typer.echo(f"to release it, a second person runs: cleanbill bill {month:%Y-%m} --approver NAME")
 
 
+@app.command("export-legacy")
+def export_legacy(
+    month: Month,
+    version: Annotated[int, typer.Option(min=1, help="Which sealed version of the month.")] = 1,
+) -> None:
+    """Write a sealed feed version once more as fixed-width GBK .dat with .verf, for old billing systems."""
+    from cleanbill.legacy_feed import export_legacy as export
+
+    folder = export(month, version)
+    typer.echo(f"{len(list(folder.glob('*.dat')))} .dat files, each with its .verf: {folder}")
+
+
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT on the published marts.")],

@@ -71,7 +71,17 @@ class FixedRow:
 
 
 class DoesNotFit(ValueError):
-    """A value is too long for its place, or its encoding cannot write it; the text names the column."""
+    """A value is too long for its place, or its encoding cannot write it.
+
+    Attributes:
+        where: row and column.
+        place: what the layout allows there.
+        found: what is wrong with the value (not the value itself).
+    """
+
+    def __init__(self, where: str, place: str, found: str) -> None:
+        self.where, self.place, self.found = where, place, found
+        super().__init__(f"{where}: {found}")
 
 
 def read_rows(stream: BinaryIO, layout: FixedLayout, encoding: str) -> Iterator[FixedRow]:
@@ -127,18 +137,21 @@ def write_rows(stream: BinaryIO, layout: FixedLayout, encoding: str, rows: Itera
     for count, row in enumerate(rows, 1):
         buffer = bytearray(b" " * layout.width)
         for name, place, value in zip(names, layout.slices, row, strict=True):
-            buffer[place] = _padded(name, value, place.stop - place.start, name in layout.right, encoding, count)
+            length = place.stop - place.start
+            encoded = _encoded(value, length, encoding, f"row {count}, column {name}")
+            buffer[place] = encoded.rjust(length) if name in layout.right else encoded.ljust(length)
         stream.write(buffer + layout.end)
     return count
 
 
-def _padded(name: str, value: str, length: int, is_right: bool, encoding: str, row: int) -> bytes:
+def _encoded(value: str, length: int, encoding: str, where: str) -> bytes:
+    place = f"{length} bytes of {encoding}"
     try:
         encoded = value.encode(encoding)
     except UnicodeEncodeError as error:
-        raise DoesNotFit(f"row {row}, column {name}: a character {encoding} cannot write") from error
-    if len(encoded) > length or value != value.strip(BLANKS) or CONTROL_CHARACTERS.search(value) or "\n" in value:
-        raise DoesNotFit(
-            f"row {row}, column {name}: {len(encoded)} bytes for {length}, or a blank or control character"
-        )
-    return encoded.rjust(length) if is_right else encoded.ljust(length)
+        raise DoesNotFit(where, place, f"a character {encoding} cannot write") from error
+    if len(encoded) > length:
+        raise DoesNotFit(where, place, f"{len(encoded)} bytes")
+    if value != value.strip(BLANKS) or not value.isprintable():
+        raise DoesNotFit(where, place, "a blank at its edge, or a control character")
+    return encoded

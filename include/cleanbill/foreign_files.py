@@ -50,7 +50,7 @@ def read_records(
             return _read_fixed_records(connection, table, path, file, clean)
         has_quotes = decode_to_utf8(path, file.encoding, file.delimiter, clean)
         return _read_csv_records(connection, table, path, clean, file, has_quotes and file.quoting == "standard")
-    except duckdb.Error as error:
+    except duckdb.InvalidInputException as error:
         raise LandingRefused(
             "not_text",
             str(path),
@@ -98,7 +98,10 @@ def column_positions(path: Path, clean: Path, file: ForeignFile) -> tuple[dict[s
     with clean.open(encoding="utf-8", newline="") as text:
         line = text.readline(BLOCK).rstrip("\n")
     quoting = csv.QUOTE_NONE if file.quoting == "none" else csv.QUOTE_MINIMAL
-    header = next(csv.reader([line], delimiter=FIELD_END, quoting=quoting), [])
+    try:
+        header = next(csv.reader([line], delimiter=FIELD_END, quoting=quoting), [])
+    except csv.Error:
+        header = []  # a field beyond all bounds: no header
     header = [name.strip() for name in header]
     wrong = [name for name in file.columns if header.count(name) != 1]
     if wrong:

@@ -81,7 +81,7 @@ def test_amounts_numbers_and_times_are_exact(tmp_path: Path, settings: Settings)
     for name in ("platform-b", "boss-fixed", "partner-d", "platform-a", "lines-e"):
         land(name, put_sample(tmp_path / name, name), settings)
     refunds = [record["amount_li"] for record in records(settings, "refunds", "platform-b")]
-    assert refunds == "5000 5000 100 12345 8000 3000 1000000 1 2500 7000 6600 9990".split()
+    assert refunds == ["5000", "5000", "100", "12345", "8000", "3000", "1000000", "1", "2500", "7000", "6600", "9990"]
     wap = records(settings, "wap_usage", "partner-d")
     assert [record["fee_li"] for record in wap[:3]] == ["0", "50", "100"]
     assert wap[11]["accessed_at"] == "2026-11-01 24:00:00"
