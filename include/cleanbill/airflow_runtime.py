@@ -32,6 +32,7 @@ from typing import IO, Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
+from cleanbill import run_lease
 from cleanbill.errors import RunFailed
 from cleanbill.failure_records import read_failure
 from cleanbill.run_display import RunOutcome, announced, run_display
@@ -153,6 +154,10 @@ class AirflowRuntime:
     def database(self) -> Path:
         return self.home / "airflow.db"
 
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
     @functools.cached_property
     def _environment(self) -> dict[str, str]:
         secret = secrets.token_urlsafe(64)
@@ -179,7 +184,7 @@ class AirflowRuntime:
             "AIRFLOW__API__SECRET_KEY": secret,
             "AIRFLOW__API_AUTH__JWT_SECRET": secret,
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs"),
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # also how soon the end of a task is noticed
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # DAG files do not change during a command
@@ -229,6 +234,7 @@ class AirflowRuntime:
             for run in self.call("GET", f"/dags/{dag_id}/dagRuns?state=running&state=queued&limit=100")["dag_runs"]:
                 quoted = urllib.parse.quote(run["dag_run_id"], safe="")
                 self.call("PATCH", f"/dags/{dag_id}/dagRuns/{quoted}", {"state": "failed", "note": "interrupted"})
+        run_lease.give_back(lambda holder: holder.orchestrator == str(self.logs), self.settings)
 
     def _create_pool(self) -> None:
         with contextlib.suppress(RunFailed):  # it exists from an earlier command
@@ -324,7 +330,7 @@ class AirflowRuntime:
             return
         failed = [task for task, state in outcome.tasks.items() if state == "failed"]
         record = read_failure(outcome.dag_id, outcome.run_id, self.settings)
-        logs = self.home / "logs" / f"dag_id={outcome.dag_id}" / f"run_id={outcome.run_id}"
+        logs = self.logs / f"dag_id={outcome.dag_id}" / f"run_id={outcome.run_id}"
         if record is None:
             found = f"{', '.join(failed) or 'no task'} ended without a message (killed?)"
         else:

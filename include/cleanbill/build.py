@@ -1,7 +1,8 @@
 """Runs dbt: decides the as-of date, what is left to compute, and remembers what was taken in.
 
-`in_force` against `absorbed` tells the models which deliveries changed. `absorbed` is written when the last model
-of a build has ended, so a killed build does the same set again. A changed policy, key, list of test numbers or
+`build_deliveries` against `absorbed` tells the models which deliveries changed. The first is what was in force when
+the build began, the second is written from it when the last model has ended: a killed build does the same set again,
+and a delivery that came in between is left to the next build. A changed policy, key, list of test numbers or
 model, and an as-of date that moved back, make a full build.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import duckdb
 
+from cleanbill import run_lease
 from cleanbill.control import open_warehouse
 from cleanbill.errors import BuildFailed
 from cleanbill.masking import mask_text
@@ -150,6 +152,11 @@ def _begin(connection: duckdb.DuckDBPyConnection, settings: Settings, as_of: dat
             connection.execute(f"delete from control.{table}")  # noqa: S608
     connection.execute("delete from control.build_under_way")
     connection.execute("insert into control.build_under_way values ($as_of)", {"as_of": decided})
+    connection.execute("delete from control.build_deliveries")
+    connection.execute(
+        "insert into control.build_deliveries by name select * from control.in_force where business_date <= $as_of",
+        {"as_of": decided},
+    )
     connection.execute("delete from control.run_context")
     connection.execute(
         "insert into control.run_context values ($as_of, $previous, $digest)",
@@ -168,8 +175,7 @@ def _absorb(connection: duckdb.DuckDBPyConnection) -> None:
         """
         insert into control.absorbed
         select extract, business_date, source, delivery, lake_path, content_digest
-        from control.in_force
-        where business_date <= (select as_of_date from control.run_context)
+        from control.build_deliveries
         """
     )
     connection.execute(
@@ -234,7 +240,9 @@ def _dbt_build(settings: Settings, database: Path, selectors: tuple[str, ...], i
         "CLEANBILL_MEMORY_LIMIT": settings.memory_limit,
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     }
-    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    outcome = subprocess.run(  # noqa: S603
+        command, env=environment, capture_output=True, text=True, check=False, pass_fds=run_lease.handed_on()
+    )
     if outcome.returncode != 0:
         raise BuildFailed(
             where="dbt build " + " ".join(selectors),

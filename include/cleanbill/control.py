@@ -75,6 +75,22 @@ create table if not exists control.in_force (
     primary key (extract, business_date, source)
 );
 
+-- What the build under way computes from: in_force up to its as-of date, as it stood when the build began.
+create table if not exists control.build_deliveries (
+    extract varchar not null,
+    business_date date not null,
+    source varchar not null,
+    delivery integer not null,
+    manifest_sha256 varchar not null,
+    rows_in bigint not null,
+    rows_loaded bigint not null,
+    rows_quarantined bigint not null,
+    rows_duplicate bigint not null,
+    lake_path varchar,
+    content_digest varchar,
+    primary key (extract, business_date, source)
+);
+
 -- What the last finished build had taken in; written when a build has ended.
 create table if not exists control.absorbed (
     extract varchar not null,

@@ -10,6 +10,7 @@ from typing import Any
 from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
 
 from cleanbill.failure_records import record_failure
+from cleanbill.run_turns import give_back_after_failure
 from cleanbill.settings import get_settings
 
 POOL = "warehouse"  # one slot: the pipeline's processes open the warehouse one after the other
@@ -37,7 +38,8 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retries": 2,
     "retry_delay": timedelta(seconds=30),
     "retry_policy": RETRY_POLICY,
-    "on_failure_callback": record_failure,
+    "on_failure_callback": [record_failure, give_back_after_failure],
+    "weight_rule": "upstream",  # the next task of the run at work goes before the first one of another run
 }
 
 # One event per business date whose data passed every gate and is complete or waived.

@@ -4,6 +4,7 @@ The work itself is in the modules named by the imports; they are imported inside
 is its own process and pays only for what it uses.
 """
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from cleanbill import run_turns
 from cleanbill.errors import SettingsError
 from cleanbill.failure_records import safe_run_id
 from cleanbill.masking import mask_text
@@ -20,13 +22,22 @@ DAY_PATTERN = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 MONTH_PATTERN = "^[0-9]{4}-(0[1-9]|1[0-2])$"
 
 
-def _task(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the callable of a task: no result goes to XCom, no phone number into the log of a failure."""
+def _task(step: Callable[..., Any] | None = None, *, takes_turn: bool = True, ends_run: bool = False) -> Any:
+    """Return the callable of a task: no result goes to XCom, no phone number into the log of a failure.
+
+    Args:
+        step: what the task does, called with the whole context.
+        takes_turn: it works on the warehouse, so it waits for the run at work (see `run_lease`).
+        ends_run: after it the run needs the warehouse no more.
+    """
+    if step is None:
+        return functools.partial(_task, takes_turn=takes_turn, ends_run=ends_run)
 
     @functools.wraps(step)
     def run(**context: Any) -> None:
         try:
-            step(**context)
+            with run_turns.turn(context, ends_run) if takes_turn else contextlib.nullcontext():
+                step(**context)
         except Exception as error:
             masked = mask_text(str(error))
             if masked == str(error):
@@ -115,9 +126,11 @@ def check_staging(dag_run: Any, **_: Any) -> None:
 
 @_task
 def build_marts(**_: Any) -> None:
-    """Build the intermediate models and the marts."""
+    """Build the intermediate models and the marts, of staging models whose gate is green as they stand now."""
     from cleanbill.build import build_marts as build
+    from cleanbill.gates import require_green_state
 
+    require_green_state("staging")
     build()
 
 
@@ -135,7 +148,7 @@ def publish_marts(dag_run: Any, **_: Any) -> None:
     publish(safe_run_id(dag_run.run_id))
 
 
-@_task
+@_task(ends_run=True)
 def close_days(params: dict[str, Any], dag_run: Any, outlet_events: Any, **_: Any) -> None:
     """Emit one event per business date that is now complete (or waived); skipped when there is none.
 
@@ -204,7 +217,7 @@ def check_export(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     _check("export", dag_run, billing_feed.feed_database(billing_month(params, dag_run.partition_key)))
 
 
-@_task
+@_task(ends_run=True)
 def draft_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     """Write the draft of the version, not visible to the billing system."""
     from cleanbill import billing_feed
@@ -212,7 +225,7 @@ def draft_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     billing_feed.draft_feed(billing_month(params, dag_run.partition_key), safe_run_id(dag_run.run_id))
 
 
-@_task
+@_task(takes_turn=False)
 def approve_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     """Approve the draft in the name of an unattended run; without `auto_approve` the draft waits for a person."""
     from airflow.sdk.exceptions import AirflowSkipException
@@ -225,7 +238,7 @@ def approve_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     billing_feed.approve_feed(month, approver=None, auto=True)
 
 
-@_task
+@_task(takes_turn=False)
 def seal_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     """Show the approved version to the billing system by one rename."""
     from cleanbill import billing_feed

@@ -32,7 +32,9 @@ class RunOutcome:
             return "nothing to do" if set(self.tasks.values()) == {"skipped"} else self.state
         at_work = [task for task, state in self.tasks.items() if state in AT_WORK]
         again = " (will be tried again)" if "up_for_retry" in self.tasks.values() else ""
-        return ", ".join(at_work) + again if at_work else "waiting"
+        if at_work:
+            return ", ".join(at_work) + again
+        return "waiting for another run" if "up_for_reschedule" in self.tasks.values() else "waiting"
 
 
 def announced(console: Console, text: str) -> AbstractContextManager[object]:

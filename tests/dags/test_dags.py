@@ -94,7 +94,7 @@ def test_every_task_shares_the_defaults(dags: dict[str, DAG], dag_id: str) -> No
         assert task.retries == 2
         assert task.owner == "cleanbill"
         assert task.retry_policy is dag_defaults.RETRY_POLICY
-        assert task.on_failure_callback == [dag_defaults.record_failure]
+        assert task.on_failure_callback == [dag_defaults.record_failure, dag_defaults.give_back_after_failure]
 
 
 @pytest.mark.parametrize("dag_id", TASKS)

@@ -18,6 +18,18 @@ OCTOBER = date(2026, 10, 1)
 MSISDN = "13812345678"
 
 
+@pytest.fixture(autouse=True)
+def _a_data_root(cleanbill_home: Path) -> None:
+    """Tasks take the lease of the data root."""
+
+
+def perform(task: Any, **context: Any) -> None:
+    """Run a task as Airflow does, with what it needs of its instance."""
+    run_id = context["dag_run"].run_id
+    instance = SimpleNamespace(dag_id="subscription_daily", run_id=run_id, task_id=task.__name__)
+    task(ti=instance, **context)
+
+
 def a_run(run_id: str = "manual__2026-11-22T04:00:00+00:00", partition_key: str | None = None) -> SimpleNamespace:
     return SimpleNamespace(run_id=run_id, partition_key=partition_key)
 
@@ -89,13 +101,14 @@ def test_gates_get_a_safe_run_id(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr("cleanbill.gates.check", lambda stage, run_id, database=None: asked.append((stage, run_id)))
     for task in (pipeline.check_raw, pipeline.check_staging, pipeline.check_marts):
-        task(dag_run=a_run("../x"), params={})
+        perform(task, dag_run=a_run("../x"), params={})
     assert asked == [(stage, safe_run_id("../x")) for stage in ("raw", "staging", "marts")]
 
 
 def test_no_task_puts_anything_into_xcom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cleanbill.ingest.ingest", lambda first, last: f"summary with {MSISDN}")
-    assert pipeline.ingest_extracts(params={}, dag_run=a_run(partition_key="2026-10-01")) is None
+    instance = SimpleNamespace(dag_id="subscription_daily", run_id="r", task_id="ingest_extracts")
+    assert pipeline.ingest_extracts(params={}, dag_run=a_run(partition_key="2026-10-01"), ti=instance) is None
 
 
 @pytest.mark.parametrize("kind", [OSError, ValueError, GateFailed])
@@ -107,7 +120,7 @@ def test_a_failure_shows_no_phone_number_and_keeps_its_kind(monkeypatch: pytest.
 
     monkeypatch.setattr("cleanbill.ingest.ingest", fail)
     with pytest.raises(kind) as caught:
-        pipeline.ingest_extracts(params={}, dag_run=a_run(partition_key="2026-10-01"))
+        perform(pipeline.ingest_extracts, params={}, dag_run=a_run(partition_key="2026-10-01"))
     assert MSISDN not in str(caught.value)
     assert "138****5678" in str(caught.value)
     assert caught.value.__suppress_context__
@@ -120,7 +133,7 @@ def test_close_days_emits_one_key_per_day(monkeypatch: pytest.MonkeyPatch) -> No
     events = {CLOSED_DAYS: SimpleNamespace(add_partitions=emitted.extend)}
     closed = [OCTOBER, date(2026, 10, 3)]
     monkeypatch.setattr("cleanbill.day_closing.close_complete_days", lambda run_id, first, last: closed)
-    pipeline.close_days(params={}, dag_run=a_run(partition_key="2026-10-03"), outlet_events=events)
+    perform(pipeline.close_days, params={}, dag_run=a_run(partition_key="2026-10-03"), outlet_events=events)
     assert emitted == ["2026-10-01", "2026-10-03"]
 
 
@@ -129,7 +142,7 @@ def test_close_days_is_skipped_when_no_day_is_closed(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("cleanbill.day_closing.close_complete_days", lambda run_id, first, last: [])
     with pytest.raises(AirflowSkipException):
-        pipeline.close_days(params={}, dag_run=a_run(partition_key="2026-10-03"), outlet_events={})
+        perform(pipeline.close_days, params={}, dag_run=a_run(partition_key="2026-10-03"), outlet_events={})
 
 
 @pytest.mark.parametrize(
@@ -162,9 +175,9 @@ def test_when_a_billing_run_ends_as_skipped(
     monkeypatch.setattr("cleanbill.billing_feed.prepare_month", prepare)
     if skipped:
         with pytest.raises(AirflowSkipException):
-            pipeline.prepare_month(params=params, dag_run=a_run(partition_key=partition_key))
+            perform(pipeline.prepare_month, params=params, dag_run=a_run(partition_key=partition_key))
     else:
-        pipeline.prepare_month(params=params, dag_run=a_run(partition_key=partition_key))
+        perform(pipeline.prepare_month, params=params, dag_run=a_run(partition_key=partition_key))
         assert prepared == [date(2026, 11, 1)]
 
 
@@ -178,11 +191,11 @@ def test_only_auto_approve_approves(monkeypatch: pytest.MonkeyPatch, auto_approv
     )
     params = {"month": "2026-11", "auto_approve": auto_approve}
     if auto_approve:
-        pipeline.approve_feed(params=params, dag_run=a_run())
+        perform(pipeline.approve_feed, params=params, dag_run=a_run())
         assert approved == [(date(2026, 11, 1), None, True)]
     else:
         with pytest.raises(AirflowSkipException):
-            pipeline.approve_feed(params=params, dag_run=a_run())
+            perform(pipeline.approve_feed, params=params, dag_run=a_run())
         assert approved == []
 
 
