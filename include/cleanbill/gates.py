@@ -6,10 +6,9 @@ A gate cannot be passed by what is absent: a missing database, table, suite or s
 so is an expectation that could not be evaluated.
 """
 
-import hashlib
 import json
+import logging
 import os
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 
+from cleanbill import gate_report
 from cleanbill.control import open_warehouse
 from cleanbill.digests import tables_digest
 from cleanbill.errors import GateFailed
@@ -28,8 +28,9 @@ from cleanbill.masking import mask_text
 from cleanbill.settings import Settings, get_settings
 from cleanbill.suites import ROWS_QUERY, STAGES, Suite, SuiteError, load_suite, suite_paths
 
+log = logging.getLogger(__name__)
+
 LOCAL_TIME = ZoneInfo("Asia/Shanghai")
-RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9_=.:+-]{0,199}")
 MAX_FAILURES_IN_MESSAGE = 5
 # No raw values leave Great Expectations: counts only.
 RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
@@ -95,8 +96,8 @@ class GateReport:
 def check(stage: str, run_id: str, database: Path | None = None) -> GateReport:
     """Run the gate of a stage and record its verdict, green or red.
 
-    Every result goes to `control.gate_results` of the warehouse (rows of the same run and stage are replaced)
-    and to `reports/gates/<run_id>/<stage>.json`.
+    Every result goes to `control.gate_results` of the warehouse (rows of the same run and stage are replaced), to
+    `reports/gates/<run_id>/<stage>.json`, and onto the run's page `index.html` beside it.
 
     Args:
         stage: raw, staging, marts or export.
@@ -123,12 +124,17 @@ def check(stage: str, run_id: str, database: Path | None = None) -> GateReport:
         checked_at=datetime.now(LOCAL_TIME).replace(tzinfo=None, microsecond=0),
         seconds=round(time.perf_counter() - started, 3),
         results=tuple(results),
-        path=settings.reports / "gates" / _folder_name(run_id) / f"{stage}.json",
+        path=settings.reports / "gates" / gate_report.folder_name(run_id) / f"{stage}.json",
     )
     _write_report(report)
-    _record(report, settings)
-    if not report.passed:
-        raise _gate_failed(report, settings)
+    with open_warehouse(settings) as connection:
+        _record(report, connection)
+        try:
+            page = gate_report.write_pages(report.path.parent, run_id, connection, settings)
+        finally:  # the verdict comes first, whatever becomes of the page
+            if not report.passed:
+                raise _gate_failed(report, settings)
+    log.info("Gate %s is green (%d warnings); report: %s", stage, len(report.warnings), page)
     return report
 
 
@@ -156,6 +162,34 @@ def require_green(stage: str, run_id: str, connection: duckdb.DuckDBPyConnection
     state = state_digest(stage, connection)
     if recorded_state != state:
         raise GateFailed(where, "the rows that were checked", "rows that changed after the check", advice)
+
+
+def require_green_state(stage: str) -> None:
+    """Refuse to go on unless the newest verdict on exactly the rows that stand there now, of whichever run, is green.
+
+    For a step in the middle of a run, which may have been cleared after another run had its turn.
+
+    Raises:
+        GateFailed: nobody judged these rows, or the newest verdict on them is red.
+    """
+    with open_warehouse(read_only=True) as connection:
+        newest = connection.execute(
+            """
+            select run_id, passed
+            from control.gate_records
+            where stage = $stage and state_digest = $state
+            order by checked_at desc, run_id desc
+            limit 1
+            """,
+            {"stage": stage, "state": state_digest(stage, connection)},
+        ).fetchone()
+    if newest is None or not newest[1]:
+        raise GateFailed(
+            where=f"gate {stage}",
+            expected="a green verdict on the rows that stand there now",
+            found=f"a red one, of run {newest[0]}" if newest else "none: another run changed them since",
+            advice=f"clear the run from the step before the check of stage {stage} on",
+        )
 
 
 def _read_record(
@@ -387,49 +421,48 @@ def _write_report(report: GateReport) -> None:
     temporary.replace(report.path)
 
 
-def _record(report: GateReport, settings: Settings) -> None:
-    with open_warehouse(settings) as connection:
-        connection.execute("begin")
-        for table in ("gate_results", "gate_records"):
-            connection.execute(
-                f"delete from control.{table} where run_id = $run_id and stage = $stage",  # noqa: S608 - two fixed names
-                {"run_id": report.run_id, "stage": report.stage},
-            )
-        connection.executemany(
-            """
-            insert into control.gate_results by position
-            values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-            """,
-            [
-                [
-                    report.run_id,
-                    result.stage,
-                    result.suite,
-                    result.expectation,
-                    result.severity,
-                    result.success,
-                    result.observed,
-                    result.expected,
-                    result.unexpected_rows,
-                    result.advice,
-                    report.checked_at,
-                ]
-                for result in report.results
-            ],
-        )
+def _record(report: GateReport, connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("begin")
+    for table in ("gate_results", "gate_records"):
         connection.execute(
-            "insert into control.gate_records by position values (?, ?, ?, ?, ?, ?, ?)",
+            f"delete from control.{table} where run_id = $run_id and stage = $stage",  # noqa: S608 - two fixed names
+            {"run_id": report.run_id, "stage": report.stage},
+        )
+    connection.executemany(
+        """
+        insert into control.gate_results by position
+        values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        """,
+        [
             [
                 report.run_id,
-                report.stage,
-                report.passed,
-                len(report.critical_failures),
-                len(report.warnings),
-                report.state_digest,
+                result.stage,
+                result.suite,
+                result.expectation,
+                result.severity,
+                result.success,
+                result.observed,
+                result.expected,
+                result.unexpected_rows,
+                result.advice,
                 report.checked_at,
-            ],
-        )
-        connection.execute("commit")
+            ]
+            for result in report.results
+        ],
+    )
+    connection.execute(
+        "insert into control.gate_records by position values (?, ?, ?, ?, ?, ?, ?)",
+        [
+            report.run_id,
+            report.stage,
+            report.passed,
+            len(report.critical_failures),
+            len(report.warnings),
+            report.state_digest,
+            report.checked_at,
+        ],
+    )
+    connection.execute("commit")
 
 
 def _gate_failed(report: GateReport, settings: Settings) -> GateFailed:
@@ -448,7 +481,7 @@ def _gate_failed(report: GateReport, settings: Settings) -> GateFailed:
         where=f"gate {report.stage} of run {report.run_id} ({report.database})",
         expected=f"all critical expectations of expectations/{report.stage}/ to hold",
         found=f"{len(failures)} broken: {found or 'no result at all'}",
-        advice=" / ".join([*advices, f"every result is in {_relative(report.path, settings)}"]),
+        advice=" / ".join([*advices, f"every result is in {_relative(report.path.with_name('index.html'), settings)}"]),
     )
 
 
@@ -464,11 +497,3 @@ def _examples_text(result: GateResult) -> str:
 
 def _relative(path: Path, settings: Settings) -> str:
     return path.relative_to(settings.home).as_posix() if path.is_relative_to(settings.home) else path.as_posix()
-
-
-def _folder_name(run_id: str) -> str:
-    """Return a folder name for a run id; one with other characters than ids have is cut and marked by a digest."""
-    if RUN_ID_PATTERN.fullmatch(run_id):
-        return run_id
-    digest = hashlib.sha256(run_id.encode()).hexdigest()[:12]
-    return re.sub(r"[^A-Za-z0-9_=:+-]", "_", run_id)[:100] + "_" + digest

@@ -118,7 +118,7 @@ def test_the_message_says_what_where_how_many_and_what_to_do(settings: Settings)
     with pytest.raises(GateFailed) as caught:
         gates.check("marts", "run 7")
     message = str(caught.value)
-    for part in ("marts.numbers", "no number is odd", "2 such rows", "number=3", "mend the numbers", "marts.json"):
+    for part in ("marts.numbers", "no number is odd", "2 such rows", "number=3", "mend the numbers", "index.html"):
         assert part in message
     assert "numbers are small" not in message
 
@@ -129,7 +129,7 @@ def test_no_number_of_a_subscriber_is_in_message_report_or_results(settings: Set
         gates.check("marts", "run")
     with open_warehouse(settings, read_only=True) as connection:
         recorded = str(connection.execute("from control.gate_results").fetchall())
-    report = (settings.reports / "gates" / "run" / "marts.json").read_text(encoding="utf-8")
+    report = (settings.reports / "gates" / "run" / "index.html").read_text(encoding="utf-8")
     for text in (str(caught.value), recorded, report):
         for number in ("13812345678", "13987654321", "13712345678"):
             assert number not in text
