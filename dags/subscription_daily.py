@@ -4,8 +4,8 @@
 published unless every gate is green; what was published before stays.
 
 **Schedule.** 03:00 Asia/Shanghai for the day before (partition key = business date). By hand: `from_date`, and
-`to_date` for a range of days in one run. Repeating a day or a range changes nothing. Load old days by a range, not by
-`airflow backfill`, whose runs do not wait for one another (or give it `--max-active-runs 1`).
+`to_date` for a range of days in one run; or `airflow backfill create`, one run a day. Repeating a day changes nothing.
+Runs wait for one another: a task in `up_for_reschedule` waits until the run at work has ended.
 
 **Triage.**
 - `ingest_extracts` red: the message names the file. Rejected deliveries do not turn it red: see `cleanbill status`.

@@ -1,7 +1,7 @@
 """The run lease in the terms of Airflow: a task that finds another run at work is rescheduled, without a try used up.
 
-Rescheduling frees the slot of the pool at once. The wait is long against the start of a task (seconds), so that the
-runs that wait cost the run at work little.
+Rescheduling frees the slot of the pool at once. The wait (`CLEANBILL_RUN_WAIT_SECONDS`) is long against the start of a
+task, so that the runs that wait cost the run at work little.
 """
 
 import contextlib
@@ -13,8 +13,9 @@ from typing import Any
 
 from cleanbill import run_lease
 from cleanbill.run_lease import Lease, LeaseTaken
+from cleanbill.settings import get_settings
 
-WAIT_SECONDS = (20, 40)  # from, to: runs that wait do not all ask at once
+WAIT_SPREAD = (0.7, 1.3)  # of the setting: runs that wait do not all ask at once
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def turn(context: dict[str, Any], ends_run: bool) -> Iterator[None]:
         with run_lease.working(wanted, lambda holder: _has_ended(holder, wanted, instance), ends_run=ends_run):
             yield
     except LeaseTaken as taken:
-        seconds = random.uniform(*WAIT_SECONDS)  # noqa: S311 - jitter, no secret
+        seconds = get_settings().run_wait_seconds * random.uniform(*WAIT_SPREAD)  # noqa: S311 - jitter, no secret
         log.info("Waits for its turn: %s. Asks again in %d s.", taken.found, seconds)
         raise AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=seconds)) from None
     except AirflowSkipException:

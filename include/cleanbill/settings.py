@@ -30,6 +30,9 @@ class Settings(BaseSettings):
         default=date(2026, 1, 1), description="No daily run is started by the clock before this day; a range run may be"
     )
     kept_publications: int = Field(default=5, ge=0, description="Published marts kept for a rollback (hard links)")
+    run_wait_seconds: float = Field(
+        default=30, gt=0, description="A task that finds another run at work asks again after about this time"
+    )
     project_root: Path = Field(default=REPOSITORY, description="Folder that holds dags/, dbt_project/, expectations/")
 
     def model_post_init(self, __context: object) -> None:

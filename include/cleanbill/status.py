@@ -13,6 +13,7 @@ from cleanbill import feed_files
 from cleanbill.control import open_warehouse
 from cleanbill.day_ranges import as_ranges
 from cleanbill.errors import FeedError, SettingsError
+from cleanbill.gate_report import folder_name
 from cleanbill.settings import Settings, get_settings
 
 LOCK_WAIT_SECONDS = 2.0
@@ -92,6 +93,7 @@ class Status:
     missing: list[MissingDays] = field(default_factory=list)
     refused: list[RefusedDelivery] = field(default_factory=list)
     gates: list[GateStatus] = field(default_factory=list)
+    newest_report: Path | None = None  # the page of the newest run with a gate
     exported: list[MonthStatus] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -120,6 +122,7 @@ def _read_warehouse(status: Status, settings: Settings) -> None:
             status.delivered = _delivered(connection)
             status.refused = _refused(connection)
             status.gates = _gates(connection, tables)
+            status.newest_report = _newest_report(status.gates, settings)
             if ("marts", "extract_completeness") in tables:
                 status.missing = _missing(connection, "marts.extract_completeness")
     except SettingsError:
@@ -203,6 +206,14 @@ def _gates(connection: duckdb.DuckDBPyConnection, tables: set[tuple[str, str]]) 
         ).fetchall()
         statuses.append(GateStatus(stage, run_id, passed, checked_at, tuple(text for (text,) in failures)))
     return statuses
+
+
+def _newest_report(gates: list[GateStatus], settings: Settings) -> Path | None:
+    newest = max(gates, key=lambda gate: gate.checked_at, default=None)
+    if newest is None:
+        return None
+    page = settings.reports / "gates" / folder_name(newest.run_id) / "index.html"
+    return page if page.exists() else None
 
 
 def _read_exports(status: Status, settings: Settings) -> None:

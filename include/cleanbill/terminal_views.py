@@ -226,6 +226,8 @@ def status_view(status: Status) -> RenderableType:
             ],
         )
     )
+    if status.newest_report is not None:
+        parts.append(Text(f"report: {status.newest_report}", overflow="fold"))
     parts.append(
         table(
             "\nBilling feeds",

@@ -1,7 +1,8 @@
 """The two DAGs under the real scheduler, on a month of a very small operator.
 
-`dag.test()` runs serially and hides what this is about: two runs asked for at once never interleave, a red gate
-stops a run without retries and a cleared run goes on, and the month is billed once, when its last day has passed.
+`dag.test()` runs serially and hides what this is about: runs asked for at once, by hand and by a backfill, never
+interleave; a red gate stops a run without retries and a cleared run goes on; the month is billed once, when its last
+day has passed; and days taken in one by one, in whatever order, leave the marts of one build of all of them.
 """
 
 import gzip
@@ -11,24 +12,30 @@ import json
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from cleanbill import airflow_runtime
+from cleanbill import airflow_runtime, run_lease
 from cleanbill.airflow_runtime import DAILY_DAG, MONTHLY_DAG, AirflowRuntime, RunOutcome
+from cleanbill.build import build_scratch
 from cleanbill.errors import RunFailed
+from cleanbill.settings import get_settings
 from cleanbill.simulator import simulate
 from rich.console import Console
 
+from tests.replay import table_rows
+
 pytestmark = [pytest.mark.scheduler, pytest.mark.slow]
 
-FIRST_DAY, DAY_BEFORE, LAST_DAY = date(2026, 2, 1), date(2026, 2, 27), date(2026, 2, 28)
+FIRST_DAY, END_OF_RANGE, DAY_BEFORE, LAST_DAY = (date(2026, 2, day) for day in (1, 26, 27, 28))
 LONGEST_TEST_SECONDS = 900
 QUIET_SECONDS = 3  # several scheduler loops: enough for a run that should not start to show itself
 MSISDN = re.compile(rb"(?=(1\d{10}))")
@@ -87,6 +94,24 @@ def clear(runtime: AirflowRuntime, run_id: str, only_failed: bool) -> None:
     runtime.call("POST", f"/dags/{DAILY_DAG}/dagRuns/{run_id}/clear", {"dry_run": False, "only_failed": only_failed})
 
 
+def backfill(runtime: AirflowRuntime, date_from: date, date_to: date) -> list[str]:
+    """Start a backfill as production does, ten runs at once; returns the runs it made."""
+    command = ["backfill", "create", "--dag-id", DAILY_DAG, "--max-active-runs", "10"]
+    command += ["--from-date", date_from.isoformat(), "--to-date", (date_to + timedelta(days=1)).isoformat()]
+    airflow = Path(sys.executable).with_name("airflow")
+    made = subprocess.run([airflow, *command], env=runtime._environment, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
+    found = runtime.call("GET", f"/dags/{DAILY_DAG}/dagRuns?run_type=backfill&limit=100")["dag_runs"]
+    assert {run["partition_key"] for run in found} == {day.isoformat() for day in (date_from, date_to)}
+    return [run["dag_run_id"] for run in found]
+
+
+def wait_for_a_wait(runtime: AirflowRuntime, run_id: str) -> None:
+    """Wait until the run's first task was sent away because another run is at work."""
+    while runtime.outcome(DAILY_DAG, run_id).tasks["ingest_extracts"] != "up_for_reschedule":
+        time.sleep(0.2)
+
+
 def failure_text(runtime: AirflowRuntime, outcome: RunOutcome) -> str:
     with pytest.raises(RunFailed) as caught:
         runtime.raise_if_failed(outcome)
@@ -115,7 +140,8 @@ def runs_of_month(runtime: AirflowRuntime, since: datetime) -> list[dict[str, An
     return runtime.runs_since(MONTHLY_DAG, since)
 
 
-def test_days_and_month_under_the_scheduler(cleanbill_home: Path) -> None:
+def test_days_and_month_under_the_scheduler(cleanbill_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEANBILL_RUN_WAIT_SECONDS", "3")
     simulate(cleanbill_home, FIRST_DAY, 1, subscribers=100, provinces=1, seed=3, resent_permille=0, malformed_percent=0)
     events = cleanbill_home / "landing" / "relation_events" / LAST_DAY.isoformat()
     (good,) = (path.read_bytes() for path in events.glob("*.csv.gz"))
@@ -127,29 +153,25 @@ def test_days_and_month_under_the_scheduler(cleanbill_home: Path) -> None:
     since = datetime.now(UTC)
 
     with airflow_runtime.airflow_running(console=Console(file=io.StringIO())) as runtime:
-        # Two runs at once, a range of days and the last day: one after the other. Both stop where they should, the
-        # first at a broken reference file, the second at a red gate, at the first try.
-        first = runtime.trigger(DAILY_DAG, days(FIRST_DAY, DAY_BEFORE))
-        second = runtime.trigger(DAILY_DAG, days(LAST_DAY, LAST_DAY))
-        for run_id, task, words in (
-            (first, "build_staging", "waivers.csv, line 2"),
-            (second, "check_raw", "quarantine"),
-        ):
-            run = runtime.wait(DAILY_DAG, run_id, run_id)
-            assert run.state == "failed"
-            assert run.tasks[task] == "failed"
-            assert run.tasks["publish_marts"] == "upstream_failed"
-            text = failure_text(runtime, run)
-            assert f"{task} failed" in text
-            assert words in text
-        spans = task_spans(runtime)
-        assert_serial(spans, [first, second])
-        assert {span[2] for span in spans} == {1}
+        # A range of days, while a run of another Airflow is at work: it waits. Then it stops at a broken file.
+        with run_lease.working(run_lease.lease_of(DAILY_DAG, "other", "build_marts", "elsewhere"), lambda _: False):
+            first = runtime.trigger(DAILY_DAG, days(FIRST_DAY, END_OF_RANGE))
+            wait_for_a_wait(runtime, first)
+        run_lease.give_back(lambda holder: holder.run_id == "other")
+        run = runtime.wait(DAILY_DAG, first, "range")
+        assert run.state == "failed"
+        assert run.tasks["build_staging"] == "failed"
+        assert run.tasks["publish_marts"] == "upstream_failed"
+        text = failure_text(runtime, run)
+        assert "build_staging failed" in text
+        assert "waivers.csv, line 2" in text
+        assert {span[2] for span in task_spans(runtime)} == {1}  # waiting used up no try
         assert not (cleanbill_home / "marts" / "marts.duckdb").exists()
 
-        # The file is corrected: the first run goes on where it stopped. The month lacks its last day.
+        # The file is corrected and the run goes on where it stopped, while a backfill asks for the days behind it.
         waivers.unlink()
         clear(runtime, first, only_failed=True)
+        filled = backfill(runtime, DAY_BEFORE, LAST_DAY)
         run = runtime.wait(DAILY_DAG, first, "range")
         assert run.state == "success", failure_text(runtime, run)
         assert set(run.tasks.values()) == {"success"}
@@ -157,16 +179,31 @@ def test_days_and_month_under_the_scheduler(cleanbill_home: Path) -> None:
             task: 2 if task == "build_staging" else 1  # finished work was not done again
             for task in run.tasks
         }
-        assert as_of(cleanbill_home) == DAY_BEFORE
+
+        # The last day is red, and so is whatever run meets it before the source has resent it. No month fires.
+        outcomes = {run_id: runtime.wait(DAILY_DAG, run_id, run_id) for run_id in filled}
+        red = [run_id for run_id, run in outcomes.items() if run.state == "failed"]
+        assert any(LAST_DAY.isoformat() in run_id for run_id in red), outcomes
+        for run_id in red:
+            assert outcomes[run_id].tasks["check_raw"] == "failed"
+            text = failure_text(runtime, outcomes[run_id])
+            assert "quarantine" in text
+            assert (cleanbill_home / page_in(text)).is_file()
+        assert_serial(task_spans(runtime), [first, *filled])
+        assert {span[2] for span in task_spans(runtime) if span[0] in filled} == {1}
+        assert as_of(cleanbill_home) < LAST_DAY
         assert runs_of_month(runtime, since) == []
 
-        # The source resends the last day: its run starts over.
+        # The source resends the last day: the red runs start over.
         resend_delivery(events, good)
-        clear(runtime, second, only_failed=False)
-        run = runtime.wait(DAILY_DAG, second, "last day")
-        assert run.state == "success", failure_text(runtime, run)
-        assert_serial(task_spans(runtime), [])
+        for run_id in red:
+            clear(runtime, run_id, only_failed=False)
+        for run_id in red:
+            run = runtime.wait(DAILY_DAG, run_id, run_id)
+            assert run.state == "success", failure_text(runtime, run)
+        assert_serial(task_spans(runtime), [first, *filled])
         assert as_of(cleanbill_home) == LAST_DAY
+        assert not (cleanbill_home / "warehouse" / "run_lease.json").exists()
 
         # All days have passed: the month fires, once, and stops at the draft.
         (fired,) = runs_of_month(runtime, since)
@@ -200,9 +237,15 @@ def test_days_and_month_under_the_scheduler(cleanbill_home: Path) -> None:
         assert f"00000000:{port:04X}" not in listening
 
     assert processes_of(cleanbill_home) == []
+    assert table_rows(get_settings().warehouse) == table_rows(build_scratch(LAST_DAY))  # as if built at one go
     assert_none_of_the_numbers_in(
         numbers_in(cleanbill_home / "landing"), [cleanbill_home / "airflow", cleanbill_home / "reports"]
     )
+
+
+def page_in(message: str) -> str:
+    """Return the gate report a message names, relative to the data root."""
+    return re.search(r"reports/gates/[\w-]+/index\.html", message)[0]
 
 
 def as_of(home: Path) -> date:

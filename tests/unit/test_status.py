@@ -8,6 +8,7 @@ import duckdb
 from cleanbill import billing_feed
 from cleanbill.control import open_warehouse
 from cleanbill.day_ranges import as_ranges, in_words
+from cleanbill.gate_report import folder_name
 from cleanbill.settings import get_settings
 from cleanbill.status import read_status
 
@@ -62,6 +63,11 @@ def test_every_part_of_a_data_root(cleanbill_home):
     (gate,) = status.gates
     assert (gate.run_id, gate.passed) == ("run 2", True)
     assert gate.failures == ("warning deliveries: rows are conserved (1 such rows)",)
+    assert status.newest_report is None
+    page = cleanbill_home / "reports" / "gates" / folder_name("run 2") / "index.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    assert read_status().newest_report == page
     (month,) = status.exported
     assert (month.month, month.state, month.as_of) == ("2026-11", "draft", "2026-10-31")
     assert (month.charges, month.charged_li) == (5, 19000)
