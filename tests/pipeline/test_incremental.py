@@ -242,6 +242,35 @@ def test_one_missing_day_stops_the_bill(recording: Recording, tmp_path: Path, ex
         assert not table_rows(get_settings().warehouse, ("intermediate",))["intermediate.int_billing_blockers"]
 
 
+@pytest.mark.parametrize("extract", ["gprs_usage", "service_providers", "sp_reports"])
+def test_one_missing_day_of_the_others_makes_nobody_abnormal_and_stops_nothing(
+    recording: Recording, tmp_path: Path, extract: str
+) -> None:
+    """G3 for the extracts the bill can do without: with the day somebody is abnormal, without it nobody is."""
+    for is_missing in (False, True):
+        with data_root(tmp_path / f"home-{is_missing}") as home:
+            hand = Hand(home, "2026-03-01", "2026-04-30").event("1", "order", "2026-03-01 00:00:00", "W1")
+            pairs = ["relation_events", "service_catalogue", "wap_usage", extract]
+            (home / "expected_extracts.csv").write_text(
+                "extract,source,schedule,valid_from,valid_to\n"
+                + "".join(f"{pair},bj,daily,2026-03-01,\n" for pair in dict.fromkeys(pairs))
+            )
+            hand.rows.setdefault((extract, hand.first), [])
+            if is_missing:
+                hand.missing.add((extract, date(2026, 3, 9)))
+            hand.write()
+            ingest(*ALL_DAYS)
+            recording.build()
+            assert_equal(home)
+            tables = table_rows(get_settings().warehouse, ("marts", "intermediate"))
+            kinds = {row[4] for row in tables["marts.anomalous_subscriptions"]}
+            without_traffic = {"no_traffic"} if extract == "gprs_usage" and not is_missing else set()
+            assert kinds == {"never_accessed"} | without_traffic
+            assert not tables["intermediate.int_billing_blockers"]
+            missing = [row for row in tables["marts.extract_completeness"] if row[3] and not row[4]]
+            assert [row[:3] for row in missing] == ([(extract, "bj", date(2026, 3, 9))] if is_missing else [])
+
+
 def numbers_in(home: Path) -> list[str]:
     """Return the numbers that have spells."""
     rows = table_rows(home / "warehouse" / "cleanbill.duckdb", ("intermediate",))["intermediate.int_spells"]
