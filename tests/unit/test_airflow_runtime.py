@@ -293,6 +293,7 @@ def test_progress_on_a_terminal_names_the_task_at_work() -> None:
         ({"a": "skipped", "b": "skipped"}, "nothing to do"),
         ({"a": "success", "b": "skipped"}, "success"),
         ({"a": "success", "b": "scheduled"}, "waiting"),
+        ({"a": "up_for_reschedule", "b": "waiting"}, "waiting for another run"),
         ({}, "waiting"),
     ],
 )
