@@ -319,7 +319,7 @@ select
     true as delivered, delivery, rows_in, rows_loaded, rows_quarantined, rows_duplicate, 'delivered' as status
 from control.in_force
 union all
-select 'wap_usage', 'bj', date '2026-07-15', true, false, null, 0, 0, 0, 0, 'missing';
+select 'wap_usage', 'bj', date '2026-07-15', true, false, null, 0, 0, 0, 0, 'waived';
 create table marts.sp_settlement as
 with amounts as (
     select

@@ -49,7 +49,7 @@ RAW = {
     ("delivery_files", "every file carries the sha256 it was verified with"): (
         f"update control.delivery_files set sha256 = 'unknown' where {AN_ACCEPTED_DELIVERY}"
     ),
-    ("in_force", "the delivery in force is the highest accepted one that repeats no other day"): (
+    ("in_force", "the delivery in force is the highest accepted one that is not withdrawn and repeats no other day"): (
         f"delete from control.in_force where {AN_ACCEPTED_DELIVERY}"
     ),
     ("in_force", "a delivery in force carries the counters, lake file and manifest of its record"): (
@@ -312,8 +312,12 @@ MARTS = {
         "update marts.extract_completeness set rows_loaded = rows_loaded + 1 "
         "where extract = 'sms_usage' and day = date '2026-09-30'"
     ),
-    ("extract_completeness", "the status says whether it was delivered, and what is missing has no rows"): (
-        "update marts.extract_completeness set status = 'delivered' where status = 'missing'"
+    (
+        "extract_completeness",
+        "the status says whether it was delivered, waived by two people or missing, and what is missing has no rows",
+    ): "update control.waivers set expires_on = date '2026-09-29'",
+    ("extract_completeness", "no missing day is waived"): (
+        "update marts.extract_completeness set day = date '2026-07-16' where status = 'waived'"
     ),
     ("sp_settlement", "the waterfall adds up"): "update marts.sp_settlement set to_settle_li = to_settle_li + 1",
     ("sp_settlement", "every amount of the waterfall is the sum of its dispositions"): (

@@ -19,6 +19,7 @@ import duckdb
 
 from cleanbill import run_lease
 from cleanbill.control import open_warehouse
+from cleanbill.deliveries import decide_in_force
 from cleanbill.errors import BuildFailed
 from cleanbill.masking import mask_text
 from cleanbill.reference_inputs import load_reference_inputs
@@ -88,9 +89,10 @@ def build_scratch(as_of: date) -> Path:
         leftover.unlink(missing_ok=True)
     with open_warehouse(settings, path=path) as connection:
         connection.execute(f"attach '{_sql_text(settings.warehouse)}' as warehouse (read_only)")
-        for table in ("deliveries", "delivery_files", "in_force"):
+        for table in ("deliveries", "delivery_files"):
             connection.execute(f"insert into control.{table} select * from warehouse.control.{table}")  # noqa: S608
         connection.execute("detach warehouse")
+        decide_in_force(connection)
         _begin(connection, settings, as_of)
     _dbt_build(settings, path, STAGING + MARTS, is_full=True)
     with open_warehouse(settings, path=path) as connection:

@@ -219,6 +219,28 @@ def status() -> None:
 
 
 @app.command()
+def withdraw(
+    extract: Annotated[str, typer.Argument(help="Extract of the delivery, for example sms_usage.")],
+    source: Annotated[str, typer.Argument(help="Its source.")],
+    business_date: Annotated[datetime, typer.Argument(formats=DAY_FORMAT, metavar="DAY", help="Its business date.")],
+    delivery: Annotated[int, typer.Argument(min=1, help="Its delivery number.")],
+    reason: Annotated[str, typer.Option(help="Why it must not count.")],
+    requested_by: Annotated[str, typer.Option(help="Who asks for it.")],
+    approved_by: Annotated[str, typer.Option(help="Who approves it: a second person.")],
+) -> None:
+    """Take a delivery back: one line more in withdrawals.csv, in effect with the next run; removing it undoes it."""
+    from cleanbill.manifest import DeliveryKey
+    from cleanbill.settings import get_settings
+    from cleanbill.withdrawals import Withdrawal
+    from cleanbill.withdrawals import withdraw as take_back
+
+    key = DeliveryKey(extract, business_date.date(), source, delivery)
+    is_new = take_back(get_settings(), Withdrawal(key, reason, requested_by, approved_by))
+    typer.echo(f"{'withdrawn' if is_new else 'withdrawn already'}: {key}")
+    typer.echo("it takes effect with the next `cleanbill run`; `cleanbill plan` shows what that will change")
+
+
+@app.command()
 def demo() -> None:
     """Simulate seven months, run them through the real DAGs, bill one month unattended, and show what came out."""
     from cleanbill.demo import run_demo

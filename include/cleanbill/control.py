@@ -59,6 +59,17 @@ create table if not exists control.delivery_files (
     primary key (extract, business_date, source, delivery, file_name)
 );
 
+-- What withdrawals.csv took back; such a delivery never counts.
+create table if not exists control.withdrawals (
+    extract varchar not null,
+    source varchar not null,
+    business_date date not null,
+    delivery integer not null,
+    reason varchar not null,
+    requested_by varchar not null,
+    approved_by varchar not null
+);
+
 -- One row per (extract, business_date, source): the delivery that counts now.
 create table if not exists control.in_force (
     extract varchar not null,

@@ -18,21 +18,11 @@ create table if not exists control.closed_days (
 """
 
 COMPLETE_DAYS = """
-with waived as (
-    select distinct waivers.extract, waivers.source, waivers.day
-    from control.waivers
-    inner join control.run_context on waivers.expires_on >= run_context.as_of_date
-)
-select completeness.day
-from marts.extract_completeness as completeness
-left join waived
-    on
-        completeness.extract = waived.extract
-        and completeness.source = waived.source
-        and completeness.day = waived.day
-where completeness.expected
-group by completeness.day
-having bool_and(completeness.delivered or waived.day is not null)
+select day
+from marts.extract_completeness
+where expected
+group by day
+having bool_and(status <> 'missing')
 """
 
 

@@ -1,7 +1,7 @@
 """The record of deliveries in the warehouse, and which of them count.
 
-What is in force is a pure function of the accepted deliveries: neither the order nor the time of their arrival
-matters.
+What is in force is a pure function of the accepted deliveries and of those withdrawn: neither the order nor the time
+of their arrival matters.
 """
 
 from collections import defaultdict
@@ -142,7 +142,7 @@ def record(connection: duckdb.DuckDBPyConnection, outcomes: Iterable[DeliveryOut
         )
         _insert(connection, "control.deliveries", _DELIVERY_TYPES, deliveries)
         _insert(connection, "control.delivery_files", _FILE_TYPES, files)
-        _decide_in_force(connection)
+        decide_in_force(connection)
         connection.commit()
     except BaseException:
         connection.rollback()
@@ -169,12 +169,26 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, types: dict[str, 
         )
 
 
-def _decide_in_force(connection: duckdb.DuckDBPyConnection) -> None:
-    """Rewrite `control.in_force` and the duplicate marks of `control.deliveries`.
+# What can count: accepted and not taken back by `withdrawals.csv`.
+_COUNTABLE = """
+    select deliveries.*
+    from control.deliveries as deliveries
+    anti join control.withdrawals as withdrawals
+        on
+            deliveries.extract = withdrawals.extract
+            and deliveries.business_date = withdrawals.business_date
+            and deliveries.source = withdrawals.source
+            and deliveries.delivery = withdrawals.delivery
+    where deliveries.status = 'accepted'
+"""
 
-    Per (extract, business_date, source) the highest accepted delivery counts. For extracts whose files may not
-    come twice, a delivery is passed over if one of its files, with rows in it, is in force under another date or
-    source; keys are decided in the order (business_date, source), so the earliest keeps the bytes.
+
+def decide_in_force(connection: duckdb.DuckDBPyConnection) -> None:
+    """Rewrite `control.in_force` and the duplicate marks of `control.deliveries`, in the caller's transaction.
+
+    Per (extract, business_date, source) the highest accepted delivery counts that is not withdrawn. For extracts
+    whose files may not come twice, a delivery is passed over if one of its files, with rows in it, is in force under
+    another date or source; keys are decided in the order (business_date, source), so the earliest keeps the bytes.
     """
     chosen, duplicate_of = _walk_shared_files(connection)
     connection.execute(
@@ -209,12 +223,13 @@ def _decide_in_force(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute("delete from control.in_force")
     connection.execute(
-        """
+        f"""
         insert into control.in_force
-        with highest as (
+        with countable as ({_COUNTABLE}),
+        highest as (
             select extract, business_date, source, max(delivery) as delivery
-            from control.deliveries
-            where status = 'accepted' and (extract, business_date, source) not in
+            from countable
+            where (extract, business_date, source) not in
                 (select (extract, business_date, source) from refused)
             group by all
         )
@@ -223,7 +238,7 @@ def _decide_in_force(connection: duckdb.DuckDBPyConnection) -> None:
             rows_duplicate, lake_path, content_digest
         from control.deliveries
         join (from highest union from walked) using (extract, business_date, source, delivery)
-        """
+        """  # noqa: S608 - the constant above
     )
     connection.execute("drop table walked")
     connection.execute("drop table refused")
@@ -238,28 +253,27 @@ def _walk_shared_files(
         The chosen delivery per key that had a delivery refused, and the refused deliveries with their original.
     """
     rows = connection.execute(
-        """
-        with files as (
+        f"""
+        with countable as ({_COUNTABLE}),
+        files as (
             select extract, business_date, source, delivery, sha256
             from control.delivery_files
-            join control.deliveries using (extract, business_date, source, delivery)
-            where deliveries.status = 'accepted' and delivery_files.rows_in > 0
-                and extract in (select unnest($extracts))
+            join countable using (extract, business_date, source, delivery)
+            where delivery_files.rows_in > 0 and extract in (select unnest($extracts))
         ),
         shared as (
             select extract, sha256 from files group by all having count(distinct (business_date, source)) > 1
         ),
         touched as (select distinct extract, business_date, source from files join shared using (extract, sha256))
         select
-            deliveries.extract, deliveries.business_date, deliveries.source, deliveries.delivery,
+            countable.extract, countable.business_date, countable.source, countable.delivery,
             list(files.sha256) filter (where files.sha256 is not null)
-        from control.deliveries
+        from countable
         join touched using (extract, business_date, source)
         left join files using (extract, business_date, source, delivery)
-        where deliveries.status = 'accepted'
         group by all
-        order by deliveries.extract, deliveries.business_date, deliveries.source, deliveries.delivery desc
-        """,
+        order by countable.extract, countable.business_date, countable.source, countable.delivery desc
+        """,  # noqa: S608 - the constant above
         {"extracts": [contract.extract for contract in CONTRACTS.values() if contract.refuses_known_bytes]},
     ).fetchall()
     versions: dict[tuple, list[tuple[int, list[str]]]] = defaultdict(list)

@@ -5,16 +5,12 @@ the file exists only what is in it is expected: so whoever creates it must first
 without it, or another source's missing days would no longer be seen.
 """
 
-import csv
-import io
-import os
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from cleanbill.contract import CONTRACTS
-from cleanbill.errors import InputFileError
-from cleanbill.manifest import FoundManifest, find_manifests, is_source_name
+from cleanbill.manifest import FoundManifest, find_manifests
+from cleanbill.reference_files import read_lines, write_lines
 
 COLUMNS = ("extract", "source", "schedule", "valid_from", "valid_to")
 SCHEDULES = ("daily", "optional")
@@ -43,35 +39,13 @@ def read_expected_pairs(home: Path) -> list[ExpectedPair] | None:
     Raises:
         InputFileError: the header or a line is not as 2-extracts.md says.
     """
-    path = expected_extracts_path(home)
-    if not path.exists():
+    lines = read_lines(expected_extracts_path(home), COLUMNS)
+    if lines is None:
         return None
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        lines = csv.DictReader(text)
-        if not set(COLUMNS) <= set(lines.fieldnames or []):
-            raise _wrong_line(path, 1, f"the columns {', '.join(COLUMNS)}", ", ".join(lines.fieldnames or []))
-        pairs = []
-        for line in lines:
-            try:
-                valid_to = date.fromisoformat(line["valid_to"]) if line["valid_to"] else None
-                pair = ExpectedPair(
-                    line["extract"], line["source"], line["schedule"], date.fromisoformat(line["valid_from"]), valid_to
-                )
-            except (ValueError, TypeError) as error:
-                raise _wrong_line(path, lines.line_num, "dates as YYYY-MM-DD", repr(error)[:100]) from error
-            if pair.extract not in CONTRACTS or pair.schedule not in SCHEDULES or not is_source_name(pair.source):
-                expected = f"a known extract, the name of a source, and one of {', '.join(SCHEDULES)}"
-                raise _wrong_line(
-                    path, lines.line_num, expected, f"{pair.extract}, {pair.source}, {pair.schedule}"[:100]
-                )
-            pairs.append(pair)
-    return pairs
-
-
-def _wrong_line(path: Path, line: int, expected: str, found: str) -> InputFileError:
-    return InputFileError(
-        where=f"{path}, line {line}", expected=expected, found=found, advice="correct the line and run again"
-    )
+    return [
+        ExpectedPair(line.extract(), line.source(), line.one_of("schedule", SCHEDULES), *line.validity())
+        for line in lines
+    ]
 
 
 def expect_also(home: Path, pairs: list[ExpectedPair]) -> bool:
@@ -99,7 +73,7 @@ def expect_also(home: Path, pairs: list[ExpectedPair]) -> bool:
         )
     if lines == known:
         return False
-    _write(home, lines)
+    write_lines(expected_extracts_path(home), COLUMNS, [astuple(line) for line in lines])
     return True
 
 
@@ -115,15 +89,3 @@ def _pairs_seen(home: Path, except_for: set[tuple[str, str]]) -> list[ExpectedPa
         ExpectedPair(extract, source, "optional" if extract in OPTIONAL_WITHOUT_FILE else "daily", day, None)
         for (extract, source), day in sorted(first_days.items())
     ]
-
-
-def _write(home: Path, lines: list[ExpectedPair]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for line in lines:
-        writer.writerow((line.extract, line.source, line.schedule, line.valid_from, line.valid_to or ""))
-    path = expected_extracts_path(home)
-    unfinished = path.with_suffix(".csv.part")
-    unfinished.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(unfinished, path)  # noqa: PTH105 (the rename that makes it visible)

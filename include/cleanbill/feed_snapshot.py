@@ -198,15 +198,14 @@ def warehouse_serves(connection: duckdb.DuckDBPyConnection, as_of: date, setting
     state = connection.execute("select as_of_date, inputs_digest from control.absorbed_state").fetchone()
     if state is None or state[0] != as_of:
         return False
-    under_way = connection.execute("select count(*) from control.build_under_way").fetchone()[0]
-    differing = connection.execute(DIFFERING_DELIVERIES_SQL, {"as_of": as_of}).fetchone()[0]
-    if under_way or differing:
+    if connection.execute("select count(*) from control.build_under_way").fetchone()[0]:
         return False
     built_with = _reference_rows(connection, as_of)
     connection.execute("begin")
     try:
         load_reference_inputs(connection, settings)
-        is_same = _reference_rows(connection, as_of) == built_with
+        differing = connection.execute(DIFFERING_DELIVERIES_SQL, {"as_of": as_of}).fetchone()[0]
+        is_same = not differing and _reference_rows(connection, as_of) == built_with
         return is_same and inputs_digest(connection, settings, as_of) == state[1]
     finally:
         connection.execute("rollback")

@@ -27,6 +27,7 @@ from cleanbill.ingest_policy import IngestPolicy, read_ingest_policy
 from cleanbill.manifest import DeliveryKey, find_manifests, parse_manifest, read_manifest_bytes
 from cleanbill.record_parser import write_empty_lake_file
 from cleanbill.settings import Settings, get_settings
+from cleanbill.withdrawals import load_withdrawals
 
 WORK_FOLDER = ".ingest"
 # Many small deliveries share one set of SQL statements; a large one has its own.
@@ -42,7 +43,7 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
 
     Raises:
         IngestFailed: the disk is full, a file cannot be written, or another ingest does not end.
-        InputFileError: the policy seed is wrong.
+        InputFileError: the policy seed or the list of withdrawals is wrong.
     """
     settings = settings or get_settings()
     summary = IngestSummary(date_from, date_to)
@@ -51,6 +52,7 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
             _write_empty_lake_files(settings, database, work)
             policy = read_ingest_policy(settings.dbt_project)
             with open_warehouse(settings) as warehouse:
+                load_withdrawals(warehouse, settings.home)
                 known = read_known_deliveries(warehouse)
             journal = Journal(settings, summary)
             candidates = _select_candidates(settings, policy, known, summary, journal)

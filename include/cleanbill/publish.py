@@ -149,18 +149,11 @@ def _write_mart_info(connection: duckdb.DuckDBPyConnection, run_id: str, setting
         """
         select coalesce(string_agg(day_waived, '; ' order by day_waived), '')
         from (
-            select distinct missing.extract || '/' || missing.source || '/' || missing.day as day_waived
-            from marts.extract_completeness as missing
-            semi join control.waivers as waivers
-                on
-                    missing.extract = waivers.extract
-                    and missing.source = waivers.source
-                    and missing.day = waivers.day
-                    and waivers.expires_on >= $as_of
-            where missing.expected and not missing.delivered
+            select extract || '/' || source || '/' || day as day_waived
+            from marts.extract_completeness
+            where status = 'waived'
         )
-        """,
-        {"as_of": as_of},
+        """
     ).fetchone()
     connection.execute(
         f"""

@@ -14,6 +14,7 @@ from cleanbill.control import open_warehouse
 from cleanbill.day_ranges import as_ranges
 from cleanbill.errors import FeedError, SettingsError
 from cleanbill.gate_report import folder_name
+from cleanbill.manifest import DeliveryKey
 from cleanbill.settings import Settings, get_settings
 
 LOCK_WAIT_SECONDS = 2.0
@@ -35,7 +36,7 @@ class PairStatus:
 
 @dataclass(frozen=True)
 class MissingDays:
-    """Expected days of one (extract, source) without a delivery, as ranges."""
+    """Expected days of one (extract, source) without a delivery that nobody waived, as ranges."""
 
     extract: str
     source: str
@@ -56,6 +57,31 @@ class RefusedDelivery:
     delivery: int
     status: str
     reason: str
+
+
+@dataclass(frozen=True)
+class WithdrawnDelivery:
+    """A delivery an operator took back; `effect` says what counts instead."""
+
+    key: DeliveryKey
+    reason: str
+    requested_by: str
+    approved_by: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class WaiverStatus:
+    """One line of waivers.csv; `effect` says whether it counts at the as-of date, and if not why."""
+
+    extract: str
+    source: str
+    day: date
+    reason: str
+    requested_by: str
+    approved_by: str
+    expires_on: date
+    effect: str
 
 
 @dataclass(frozen=True)
@@ -92,6 +118,8 @@ class Status:
     delivered: list[PairStatus] = field(default_factory=list)
     missing: list[MissingDays] = field(default_factory=list)
     refused: list[RefusedDelivery] = field(default_factory=list)
+    withdrawn: list[WithdrawnDelivery] = field(default_factory=list)
+    waivers: list[WaiverStatus] = field(default_factory=list)
     gates: list[GateStatus] = field(default_factory=list)
     newest_report: Path | None = None  # the page of the newest run with a gate
     exported: list[MonthStatus] = field(default_factory=list)
@@ -120,11 +148,14 @@ def _read_warehouse(status: Status, settings: Settings) -> None:
             if connection.execute("select count(*) from control.build_under_way").fetchone()[0]:
                 status.notes.append("a build was begun and has not ended; the marts of the warehouse may be half new")
             status.delivered = _delivered(connection)
-            status.refused = _refused(connection)
+            status.refused = _refused(connection, tables)
+            if ("control", "withdrawals") in tables:
+                status.withdrawn = _withdrawn(connection)
             status.gates = _gates(connection, tables)
             status.newest_report = _newest_report(status.gates, settings)
             if ("marts", "extract_completeness") in tables:
                 status.missing = _missing(connection, "marts.extract_completeness")
+                status.waivers = _waivers(connection)
     except SettingsError:
         status.notes.append("the pipeline is at work and holds the warehouse; deliveries and gates are not shown")
 
@@ -158,25 +189,70 @@ def _delivered(connection: duckdb.DuckDBPyConnection) -> list[PairStatus]:
     return [PairStatus(*row) for row in rows]
 
 
-def _refused(connection: duckdb.DuckDBPyConnection) -> list[RefusedDelivery]:
-    """List refused deliveries that still matter: nothing newer of the same day and source is in force."""
+def _refused(connection: duckdb.DuckDBPyConnection, tables: set[tuple[str, str]]) -> list[RefusedDelivery]:
+    """List refused deliveries that still matter: not taken back, and nothing newer of their day and source counts."""
+    taken_back = "anti join control.withdrawals as withdrawals using (extract, business_date, source, delivery)"
     rows = connection.execute(
-        """
+        f"""
         select
             deliveries.extract, deliveries.business_date, deliveries.source, deliveries.delivery, deliveries.status,
             coalesce(deliveries.reason_code, '')
         from control.deliveries as deliveries
+        {taken_back if ("control", "withdrawals") in tables else ""}
         left join control.in_force as in_force using (extract, business_date, source)
         where deliveries.status <> 'accepted' and coalesce(in_force.delivery, 0) < deliveries.delivery
         order by all
-        """
+        """  # noqa: S608 - a constant
     ).fetchall()
     return [RefusedDelivery(*row) for row in rows]
 
 
+def _withdrawn(connection: duckdb.DuckDBPyConnection) -> list[WithdrawnDelivery]:
+    rows = connection.execute(
+        """
+        select
+            withdrawals.extract, withdrawals.business_date, withdrawals.source, withdrawals.delivery,
+            withdrawals.reason, withdrawals.requested_by, withdrawals.approved_by,
+            case
+                when deliveries.delivery is null then 'nobody delivered it (yet)'
+                when in_force.delivery is null then 'the day is missing'
+                else 'delivery ' || in_force.delivery || ' counts'
+            end
+        from control.withdrawals as withdrawals
+        left join control.deliveries as deliveries using (extract, business_date, source, delivery)
+        left join control.in_force as in_force using (extract, business_date, source)
+        order by all
+        """
+    ).fetchall()
+    return [WithdrawnDelivery(DeliveryKey(*row[:4]), *row[4:]) for row in rows]
+
+
+def _waivers(connection: duckdb.DuckDBPyConnection) -> list[WaiverStatus]:
+    """List the waivers of the last build; those without effect say why."""
+    rows = connection.execute(
+        """
+        select
+            waivers.extract, waivers.source, waivers.day, waivers.reason, waivers.requested_by, waivers.approved_by,
+            waivers.expires_on,
+            case
+                when waivers.day > state.as_of_date then 'not yet: the day lies after the as-of date'
+                when completeness.status = 'delivered' then 'none: the day is delivered'
+                when completeness.status is null then 'none: the day is not expected'
+                when waivers.expires_on < state.as_of_date then 'none: expired'
+                else 'in effect'
+            end
+        from control.waivers as waivers
+        cross join (select max(as_of_date) as as_of_date from control.absorbed_state) as state
+        left join marts.extract_completeness as completeness using (extract, source, day)
+        order by all
+        """
+    ).fetchall()
+    return [WaiverStatus(*row) for row in rows]
+
+
 def _missing(connection: duckdb.DuckDBPyConnection, table: str) -> list[MissingDays]:
     rows = connection.execute(
-        f"select extract, source, list(day order by day) from {table} where expected and not delivered "  # noqa: S608
+        f"select extract, source, list(day order by day) from {table} where status = 'missing' "  # noqa: S608
         "group by extract, source order by extract, source"
     ).fetchall()
     return [MissingDays(extract, source, tuple(as_ranges(days))) for extract, source, days in rows]

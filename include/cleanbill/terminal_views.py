@@ -216,6 +216,46 @@ def status_view(status: Status) -> RenderableType:
                 ],
             )
         )
+    if status.waivers:
+        parts.append(
+            table(
+                "\nWaivers (waivers.csv as of the last build)",
+                ["extract", "source", "day", "expires on", "effect", "reason", "asked", "approved"],
+                [
+                    (
+                        one.extract,
+                        one.source,
+                        one.day,
+                        one.expires_on,
+                        one.effect,
+                        one.reason,
+                        one.requested_by,
+                        one.approved_by,
+                    )
+                    for one in status.waivers
+                ],
+            )
+        )
+    if status.withdrawn:
+        parts.append(
+            table(
+                "\nWithdrawn deliveries (withdrawals.csv as of the last run)",
+                ["extract", "business date", "source", "delivery", "effect", "reason", "asked", "approved"],
+                [
+                    (
+                        one.key.extract,
+                        one.key.business_date,
+                        one.key.source,
+                        one.key.delivery,
+                        one.effect,
+                        one.reason,
+                        one.requested_by,
+                        one.approved_by,
+                    )
+                    for one in status.withdrawn
+                ],
+            )
+        )
     parts.append(
         table(
             "\nGates (newest verdict of each stage)",

@@ -458,7 +458,7 @@ def choose_in_force(accepted: list) -> tuple[dict, list]:
 
 
 def read_landing(home: Path) -> Landing:
-    """Read every manifest below `home/landing`."""
+    """Read every manifest below `home/landing`; what withdrawals.csv takes back is as good as not there."""
     landing = home / "landing"
     accepted, over_limit, rejected = [], [], []
     for path in sorted(landing.glob("*/*/*.manifest.json")):
@@ -468,7 +468,11 @@ def read_landing(home: Path) -> Landing:
             rejected.append((path.relative_to(home).as_posix(), str(reason)))
             continue
         (accepted if delivery.status == "accepted" else over_limit).append(delivery)
-    in_force, refused = choose_in_force(accepted)
+    withdrawn = {
+        (row["extract"], optional_date(row["business_date"]), row["source"], int(row["delivery"]))
+        for row in read_reference(home / "withdrawals.csv") or []
+    }
+    in_force, refused = choose_in_force([one for one in accepted if (*one.key, one.delivery) not in withdrawn])
     return Landing(accepted, over_limit, rejected, refused, in_force)
 
 

@@ -294,7 +294,7 @@ class Oracle:
             rows_loaded=delivery.rows_loaded if delivery else 0,
             rows_quarantined=delivery.rows_quarantined if delivery else 0,
             rows_duplicate=delivery.rows_duplicate if delivery else 0,
-            status="delivered" if delivery else "missing",
+            status="delivered" if delivery else "waived" if self.is_waived(extract, source, day) else "missing",
         )
 
     def window_complete(self, extract: str, first: date, last: date) -> bool:
@@ -823,10 +823,13 @@ class Oracle:
             day += ONE_DAY
 
     def is_waived(self, extract: str, source: str, day: date) -> bool:
-        for row in read_reference(self.home / "waivers.csv") or []:
-            if (row["extract"], row["source"], row["day"]) == (extract, source, day.isoformat()):
-                return row["requested_by"] != row["approved_by"] and optional_date(row["expires_on"]) >= self.as_of
-        return False
+        """Tell whether two people waived the day, for as long as the as-of date does not lie after the last day."""
+        return any(
+            (row["extract"], row["source"], row["day"]) == (extract, source, day.isoformat())
+            and row["requested_by"] != row["approved_by"]
+            and optional_date(row["expires_on"]) >= self.as_of
+            for row in read_reference(self.home / "waivers.csv") or []
+        )
 
     def note_missing_days(self) -> None:
         """Remember the missing days of the other inputs that stop the next month to bill."""

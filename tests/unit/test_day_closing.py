@@ -11,33 +11,31 @@ FIRST = date(2026, 10, 1)
 DAY = timedelta(days=1)
 
 
-def write_completeness(as_of: date, missing: set[tuple[str, date]], sources: tuple[str, ...] = ("bj", "gd")) -> None:
+def write_completeness(
+    as_of: date,
+    missing: set[tuple[str, date]],
+    sources: tuple[str, ...] = ("bj", "gd"),
+    waived: set[tuple[str, date]] = frozenset(),
+) -> None:
     """Make a warehouse whose marts say what was delivered since FIRST, as of a day."""
     with open_warehouse() as connection:
         connection.execute("create schema if not exists marts")
         connection.execute(
             "create or replace table marts.extract_completeness "
-            "(extract varchar, source varchar, day date, expected boolean, delivered boolean)"
+            "(extract varchar, source varchar, day date, expected boolean, status varchar)"
         )
         for number in range((as_of - FIRST).days + 1):
             for source in sources:
                 day = FIRST + number * DAY
+                status = "waived" if (source, day) in waived else "missing"
                 connection.execute(
-                    "insert into marts.extract_completeness values ('sms_usage', $source, $day, true, $delivered)",
-                    {"source": source, "day": day, "delivered": (source, day) not in missing},
+                    "insert into marts.extract_completeness values ('sms_usage', $source, $day, true, $status)",
+                    {"source": source, "day": day, "status": status if (source, day) in missing else "delivered"},
                 )
         for table in ("absorbed_state", "run_context"):
             connection.execute(f"delete from control.{table}")
         connection.execute("insert into control.absorbed_state values ($as_of, 'digest')", {"as_of": as_of})
         connection.execute("insert into control.run_context values ($as_of, null, 'digest')", {"as_of": as_of})
-
-
-def write_waiver(day: date, expires_on: date, source: str = "gd") -> None:
-    with open_warehouse() as connection:
-        connection.execute(
-            "insert into control.waivers values ('sms_usage', $source, $day, 'reason', 'a', 'b', $expires_on)",
-            {"source": source, "day": day, "expires_on": expires_on},
-        )
 
 
 def days(*numbers: int) -> list[date]:
@@ -70,25 +68,18 @@ def test_a_run_of_a_range_announces_all_its_days_again() -> None:
     assert close_complete_days("run-2", FIRST, date(2026, 10, 3)) == days(1, 2, 3)
 
 
-def test_a_waiver_closes_a_day_until_it_expires() -> None:
+def test_a_waived_day_is_closed_and_a_waiver_of_one_source_does_not_excuse_another() -> None:
     second, third = date(2026, 10, 2), date(2026, 10, 3)
-    write_completeness(third, {("gd", FIRST), ("gd", second)})
-    write_waiver(FIRST, expires_on=second)  # expired as of the third
-    write_waiver(second, expires_on=third)
+    missing = {("gd", FIRST), ("bj", FIRST), ("gd", second)}
+    write_completeness(third, missing, waived={("gd", FIRST), ("gd", second)})
     assert close_complete_days("run-1", FIRST, third) == days(2, 3)
-
-
-def test_a_waiver_of_one_source_does_not_excuse_another() -> None:
-    write_completeness(FIRST, {("gd", FIRST), ("bj", FIRST)})
-    write_waiver(FIRST, expires_on=date(2026, 12, 31))
-    assert close_complete_days("run-1", FIRST, FIRST) == []
 
 
 def test_an_optional_delivery_that_is_not_expected_decides_nothing() -> None:
     write_completeness(FIRST, set())
     with open_warehouse() as connection:
         connection.execute(
-            "insert into marts.extract_completeness values ('relation_snapshot', 'bj', $day, false, true)",
+            "insert into marts.extract_completeness values ('relation_snapshot', 'bj', $day, false, 'delivered')",
             {"day": date(2026, 9, 30)},
         )
     assert close_complete_days("run-1", date(2026, 9, 30), FIRST) == days(1)

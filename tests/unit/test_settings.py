@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from cleanbill.errors import InputFileError, SettingsError
 from cleanbill.expected_extracts import read_expected_pairs
-from cleanbill.reference_inputs import _lines
 from cleanbill.settings import get_settings, parse_month
 
 
@@ -55,11 +54,3 @@ def test_every_source_a_manifest_may_name_can_be_expected(tmp_path: Path, source
     (tmp_path / "expected_extracts.csv").write_text(f"{header}sms_usage,{source}/..,daily,2026-01-01,\n")
     with pytest.raises(InputFileError, match="line 2"):
         read_expected_pairs(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["msisdn,valid_from\n1".encode("utf-16"), b'msisdn\n"1380013'])
-def test_a_reference_file_that_is_no_csv_is_named(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "test_numbers.csv"
-    path.write_bytes(content)
-    with pytest.raises(InputFileError, match=r"test_numbers\.csv"):
-        list(_lines(path))

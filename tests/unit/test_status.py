@@ -33,9 +33,9 @@ def test_every_part_of_a_data_root(cleanbill_home):
     with open_warehouse(get_settings()) as connection:
         connection.execute(
             "create table marts.extract_completeness as select * from (values "
-            "('sms_usage', 'bj', date '2026-10-07', true, false), ('sms_usage', 'bj', date '2026-10-08', true, false), "
-            "('sms_usage', 'bj', date '2026-10-09', true, true), ('refunds', 'bj', date '2026-10-09', false, false)"
-            ") as t(extract, source, day, expected, delivered)"
+            "('sms_usage', 'bj', date '2026-10-07', 'missing'), ('sms_usage', 'bj', date '2026-10-08', 'missing'), "
+            "('sms_usage', 'bj', date '2026-10-09', 'delivered'), ('refunds', 'bj', date '2026-10-09', 'waived')"
+            ") as t(extract, source, day, status)"
         )
         connection.execute(
             "insert into control.deliveries by name select * replace (2 as delivery, 'rejected' as status, "
@@ -85,7 +85,7 @@ def test_a_locked_warehouse_is_a_note_and_the_published_marts_still_answer(clean
         )
         connection.execute(
             "create table extract_completeness as select 'refunds' as extract, 'bj' as source, "
-            "date '2026-10-01' as day, true as expected, false as delivered"
+            "date '2026-10-01' as day, 'missing' as status"
         )
     holder = subprocess.Popen(
         [

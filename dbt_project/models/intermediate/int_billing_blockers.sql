@@ -2,21 +2,10 @@
 -- silence is unknown, and missing days of the extracts every bill needs. Windows before the data start do not stop.
 -- A day on which no source was expected to deliver usage is not complete either; it has no source to name.
 
-with context as (
-    select as_of_date from {{ source('control', 'run_context') }}
-),
-
-missing as (
-    select completeness.extract, completeness.source, completeness.day
-    from {{ ref('extract_completeness') }} as completeness
-    cross join context
-    anti join {{ source('control', 'waivers') }} as waivers
-        on
-            completeness.extract = waivers.extract
-            and completeness.source = waivers.source
-            and completeness.day = waivers.day
-            and context.as_of_date <= waivers.expires_on
-    where completeness.expected and not completeness.delivered
+with missing as (
+    select extract, source, day
+    from {{ ref('extract_completeness') }}
+    where status = 'missing'
 ),
 
 unexpected as (

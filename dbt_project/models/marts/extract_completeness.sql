@@ -13,6 +13,13 @@ expected as (
     select * from {{ ref('int_expected_days') }}
 ),
 
+waived as (
+    select distinct waivers.extract, waivers.source, waivers.day
+    from {{ source('control', 'waivers') }} as waivers
+    cross join context
+    where waivers.expires_on >= context.as_of_date
+),
+
 final as (
     select
         coalesce(expected.extract, deliveries.extract) as extract,
@@ -25,13 +32,18 @@ final as (
         coalesce(deliveries.rows_loaded, 0) as rows_loaded,
         coalesce(deliveries.rows_quarantined, 0) as rows_quarantined,
         coalesce(deliveries.rows_duplicate, 0) as rows_duplicate,
-        case when deliveries.delivery is null then 'missing' else 'delivered' end as status
+        case
+            when deliveries.delivery is not null then 'delivered'
+            when waived.day is not null then 'waived'
+            else 'missing'
+        end as status
     from expected
     full join deliveries
         on
             expected.extract = deliveries.extract
             and expected.source = deliveries.source
             and expected.day = deliveries.business_date
+    left join waived on expected.extract = waived.extract and expected.source = waived.source and expected.day = waived.day
 )
 
 select * from final
