@@ -44,7 +44,7 @@ GATED_TABLES = {
         "billing_dispositions": (11, 0),
         "dim_service": (6, 0),
         "dim_service_provider": (2, 0),
-        "extract_completeness": (3, 0),
+        "extract_completeness": (3, 1),
         "relation_event_findings": (3, 0),
         "silent_subscriptions": (5, 0),
         "sp_settlement": (4, 0),
