@@ -124,6 +124,50 @@ def land(
     )
 
 
+quarantine_app = typer.Typer(no_args_is_help=True, help="Show what is kept out and why; replay what was repaired.")
+app.add_typer(quarantine_app, name="quarantine")
+Reasons = Annotated[list[str] | None, typer.Option("--reason", help="A reason code; may be given again.")]
+
+
+@quarantine_app.command("list")
+def list_quarantine(
+    reasons: Reasons = None,
+    extract: Annotated[str | None, typer.Option(help="Of this extract only.")] = None,
+    source: Annotated[str | None, typer.Option(help="Of this source only.")] = None,
+    first: Annotated[datetime | None, typer.Option("--from", formats=DAY_FORMAT, help="First business date.")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=DAY_FORMAT, help="Last business date.")] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Lines shown at most.")] = 50,
+) -> None:
+    """List rows refused at landing, records refused by ingest and deliveries refused whole, with one example each."""
+    from cleanbill import terminal_views
+    from cleanbill.quarantine import Selection, read_quarantine
+
+    days = (first.date() if first else None, last.date() if last else None)
+    entries = read_quarantine(Selection(frozenset(reasons or ()), extract, source, *days))
+    terminal_views.show(terminal_views.quarantine_view(entries, max_rows))
+
+
+@quarantine_app.command("replay")
+def replay_quarantine(
+    reasons: Reasons = None,
+    deliveries: Annotated[
+        list[str] | None, typer.Option("--delivery", help="A delivery by its name in landing/; may be given again.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="The corrected mapping, if it was moved.")
+    ] = None,
+) -> None:
+    """Land again only the deliveries that hold such records, after their mapping was corrected."""
+    from cleanbill.quarantine_replay import replay
+
+    if not reasons and not deliveries:
+        raise typer.BadParameter("give --reason or --delivery")
+    result = replay(reasons or (), deliveries or (), mapping)
+    typer.echo(result.render())
+    if result.unrepaired:
+        raise typer.Exit(FAILED)
+
+
 @app.command()
 def run(first: FirstDay, last: LastDay) -> None:
     """Take in, check, build and publish a range of days: one real run of the DAG subscription_daily."""

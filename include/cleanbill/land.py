@@ -29,7 +29,7 @@ from cleanbill.foreign_text import sha256_of
 from cleanbill.land_summary import LandSummary
 from cleanbill.landed_deliveries import Provenance, check_nothing_is_lost, deliver, is_daily, stage_extract
 from cleanbill.landed_rows import check_limit, count_file, count_oddities, judge_rows, write_refused
-from cleanbill.landing_origins import Origin, mapping_reference, save_origin
+from cleanbill.landing_origins import Origin, forget_covered, mapping_reference, refused_folder, save_origin
 from cleanbill.mapping_sql import record_statement, row_statement
 from cleanbill.settings import Settings, get_settings
 from cleanbill.source_mapping import FILE_DATE, SourceMapping, load_mapping
@@ -43,17 +43,17 @@ class Repair:
     """Which part of a landing is to be done again after its mapping was corrected.
 
     Attributes:
+        source: whose landing it is.
         deliveries: (extract, day) whose records are wrong.
         lines: file of the mapping → lines that were refused; the days they belong to are done again.
         first_day, last_day: the days the landing covered; days that only now appear are done, too.
-        sha256: the originals, by their name in the mapping.
     """
 
+    source: str
     deliveries: frozenset[tuple[str, date]]
     lines: dict[str, frozenset[int]]
     first_day: date
     last_day: date
-    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,14 @@ def land(
     """
     settings = settings or get_settings()
     checked = load_mapping(mapping)
+    if repair is not None and checked.source != repair.source:
+        raise LandingRefused(
+            "other_source",
+            where=str(checked.path),
+            expected=f"the mapping of source {repair.source}",
+            found=f"that of {checked.source}",
+            advice="give the corrected mapping of the same source; nothing was written",
+        )
     try:
         with _only_landing(settings), _work_folder(settings) as (work, connection):
             originals = _locate(checked, files)
@@ -130,7 +138,7 @@ def _land(
     first_day, last_day = _period(connection, mapping, originals, *asked)
     summary = LandSummary(mapping.source, mapping.path.name, first_day, last_day)
     for name, original in originals.items():
-        summary.quarantine += judge_rows(connection, mapping, name, original.name)
+        summary.quarantine += judge_rows(connection, mapping, name, original.name, summary)
         count = count_file(connection, mapping, name, original.name, summary)
         summary.files.append(count.of(read.sha256[name], read.unmapped[name]))
     check_limit(mapping, summary)
@@ -146,25 +154,24 @@ def _land(
         summary.extracts.append(count)
         deliveries += new
     check_nothing_is_lost(connection, mapping, deliveries, replace, provenance if repair else None)
-    write_refused(connection, mapping, settings, {name: one.name for name, one in originals.items()})
-    save_origin(
-        Origin(
-            source=mapping.source,
-            mapping=mapping_reference(mapping.path),
-            mapping_sha256=provenance.mapping["sha256"],
-            paths={name: str(original.path.absolute()) for name, original in originals.items()},
-            sha256=read.sha256,
-            date_from=asked[0],
-            date_to=asked[1],
-            first_day=first_day,
-            last_day=last_day,
-        ),
-        settings,
+    origin = Origin(
+        source=mapping.source,
+        mapping=mapping_reference(mapping.path),
+        paths={name: str(original.path.absolute()) for name, original in originals.items()},
+        sha256=read.sha256,
+        date_from=asked[0],
+        date_to=asked[1],
+        first_day=first_day,
+        last_day=last_day,
     )
+    save_origin(origin, settings)
     for delivery in deliveries:
         deliver(mapping, delivery, provenance, settings)
+    # Last: a replay that is killed before finds its rows still refused, and goes on.
+    write_refused(connection, refused_folder(origin, settings), {name: one.name for name, one in originals.items()})
+    forget_covered(origin, settings)
     summary.expected_extracts_changed = expect_also(settings.home, _expected_pairs(mapping, summary))
-    _write_report(summary, settings)
+    _write_report(summary, settings, "replay" if repair is not None else "land")
     return summary
 
 
@@ -363,9 +370,9 @@ def _expected_pairs(mapping: SourceMapping, summary: LandSummary) -> list[Expect
     ]
 
 
-def _write_report(summary: LandSummary, settings: Settings) -> None:
+def _write_report(summary: LandSummary, settings: Settings, kind: str) -> None:
     """Keep the summary as JSON (counts and codes only, no values of the source)."""
-    folder = settings.reports / "land"
+    folder = settings.reports / kind
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / f"{summary.source}_{summary.first_day:%Y%m%d}_{summary.last_day:%Y%m%d}.json"
     report.write_text(json.dumps(asdict(summary), default=str, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -97,7 +97,7 @@ class LandSummary:
                 f"{extract.written:,} written, {extract.unchanged:,} unchanged"
             )
         if self.quarantine:
-            lines += ["", f"in quarantine (quarantine/land/{self.source}/)"]
+            lines += ["", f"in quarantine (quarantine/land/{self.source}/{self.first_day}_{self.last_day}/)"]
             lines += [
                 f"  {count.file}: {count.rows:,} rows {count.reason} {count.column}".rstrip()
                 + f", first in line {count.line:,}"

@@ -7,28 +7,29 @@ with a reason, or belongs to none of the asked days; each of these is counted by
 # ruff: noqa: S608 - every identifier is numbered, a checked name or of the contract; every text is bound
 
 import os
+from pathlib import Path
 
 import duckdb
 
 from cleanbill.contract import CONTRACTS
 from cleanbill.errors import LandingRefused
 from cleanbill.land_summary import FileCount, LandSummary, OddityCount, QuarantineCount
+from cleanbill.landing_origins import REFUSED_SUFFIX
 from cleanbill.mapping_sql import Statement, file_terms, test_of
-from cleanbill.settings import Settings
 from cleanbill.source_mapping import Record, SourceMapping
 
-REFUSED_SUFFIX = ".rejected.csv"
 FULL_FILE_KEYS = {"service_catalogue": ("sp_code", "service_code", "valid_from"), "service_providers": ("sp_code",)}
 
 
 def judge_rows(
-    connection: duckdb.DuckDBPyConnection, mapping: SourceMapping, name: str, file_name: str
+    connection: duckdb.DuckDBPyConnection, mapping: SourceMapping, name: str, file_name: str, summary: LandSummary
 ) -> list[QuarantineCount]:
     """Make bad_<file> of the rows that cannot become their records.
 
-    Columns: line_no, lines, reason, contract_column, extract, day (the last two null where they are not known).
+    Columns: line_no, lines, reason, contract_column, extract, day (the last two null where they are not known). A row
+    of a day nobody asked for is not judged.
     """
-    parameters: dict[str, object] = {}
+    parameters: dict[str, object] = {"first_day": summary.first_day, "last_day": summary.last_day}
     judgements = [
         "select line_no, lines, problem as reason, '' as contract_column, null as extract, null::date as day, "
         f"0 as rank from row_{name} where problem is not null and problem <> 'duplicate'"
@@ -39,13 +40,14 @@ def judge_rows(
         parameters[f"extract{number}"] = record.extract
         judgements.append(
             f"select line_no, 1, split_part(error, ' ', 1), split_part(error, ' ', 2), $extract{number}, day, "
-            f"{number + 1} from record_{number} where error is not null"
+            f"{number + 1} from record_{number} "
+            "where error is not null and (day is null or day between $first_day and $last_day)"
         )
         if mapping.period is not None and record.day != "first":
             parameters |= {"first": mapping.period.first, "last": mapping.period.last}
             judgements.append(
                 f"select line_no, 1, 'outside_period', 'business_date', $extract{number}, day, {number + 1} "
-                f"from record_{number} where error is null and day not between $first and $last"
+                f"from record_{number} where day not between $first and $last"
             )
     connection.execute(
         f"""
@@ -262,11 +264,8 @@ def _check_full_file(connection: duckdb.DuckDBPyConnection, mapping: SourceMappi
         )
 
 
-def write_refused(
-    connection: duckdb.DuckDBPyConnection, mapping: SourceMapping, settings: Settings, file_names: dict[str, str]
-) -> None:
+def write_refused(connection: duckdb.DuckDBPyConnection, folder: Path, file_names: dict[str, str]) -> None:
     """Write the refused rows of each file: where, why, of what, and the raw text."""
-    folder = settings.quarantine / "land" / mapping.source
     for name, file_name in file_names.items():
         target = folder / f"{file_name}{REFUSED_SUFFIX}"
         (rows,) = connection.execute(f"select count(*) from bad_{name}").fetchone()

@@ -15,6 +15,7 @@ from cleanbill.settings import Settings
 from cleanbill.source_mapping import BUILT_IN
 
 FOLDER = ".origins"
+REFUSED_SUFFIX = ".rejected.csv"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,6 @@ class Origin:
     Attributes:
         source: name of the source.
         mapping: the mapping's file, or the name of a built-in one.
-        mapping_sha256: what the mapping was then.
         paths, sha256: of each original, by its name in the mapping.
         date_from, date_to: the days asked for; None if the files decided.
         first_day, last_day: the days covered.
@@ -32,7 +32,6 @@ class Origin:
 
     source: str
     mapping: str
-    mapping_sha256: str
     paths: dict[str, str]
     sha256: dict[str, str]
     date_from: date | None
@@ -40,10 +39,33 @@ class Origin:
     first_day: date
     last_day: date
 
-    def file_name(self) -> str:
-        """Files of the same names through the same mapping are the same landing, done again."""
-        names = [Path(self.mapping).stem, *(Path(path).name for path in self.paths.values())]
-        return hashlib.sha256("\0".join(names).encode()).hexdigest()[:16] + ".json"
+    @property
+    def days(self) -> str:
+        return f"{self.first_day}_{self.last_day}"
+
+    @property
+    def kind(self) -> tuple[str, str, tuple[str, ...]]:
+        """Landings of one kind take files of the same names through the same mapping."""
+        return self.source, Path(self.mapping).stem, tuple(Path(path).name for path in self.paths.values())
+
+    def covers(self, other: "Origin") -> bool:
+        """Tell whether this landing did again all that the other did."""
+        return self.kind == other.kind and self.first_day <= other.first_day and other.last_day <= self.last_day
+
+
+def _record_of(origin: Origin, settings: Settings) -> Path:
+    digest = hashlib.sha256(repr(origin.kind).encode()).hexdigest()[:16]
+    return settings.landing / FOLDER / origin.source / f"{origin.days}_{digest}.json"
+
+
+def refused_folder(origin: Origin, settings: Settings) -> Path:
+    """Return where a landing writes the rows it refused, one file per original."""
+    return settings.quarantine / "land" / origin.source / origin.days
+
+
+def refused_file(origin: Origin, name: str, settings: Settings) -> Path:
+    """Return where a landing writes the refused rows of one original, by its name in the mapping."""
+    return refused_folder(origin, settings) / (Path(origin.paths[name]).name.removesuffix(".gz") + REFUSED_SUFFIX)
 
 
 def mapping_reference(path: Path) -> str:
@@ -52,13 +74,24 @@ def mapping_reference(path: Path) -> str:
 
 
 def save_origin(origin: Origin, settings: Settings) -> None:
-    """Record a landing; the one before it of the same files is replaced."""
-    folder = settings.landing / FOLDER / origin.source
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / origin.file_name()
-    staged = folder / f".{target.name}"
+    """Record a landing."""
+    target = _record_of(origin, settings)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(f".{target.name}")
     staged.write_text(json.dumps(asdict(origin), default=str, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     os.replace(staged, target)  # noqa: PTH105 (the rename that makes it visible)
+
+
+def forget_covered(origin: Origin, settings: Settings) -> None:
+    """Remove the records of earlier landings that this one did again, with the rows they refused."""
+    for other in read_origins(settings):
+        if origin.covers(other) and other.days != origin.days:
+            for name in other.paths:
+                refused_file(other, name, settings).unlink(missing_ok=True)
+            _record_of(other, settings).unlink(missing_ok=True)
+    for folder in (settings.quarantine / "land" / origin.source).glob("*"):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def read_origins(settings: Settings) -> list[Origin]:

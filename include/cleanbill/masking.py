@@ -6,6 +6,8 @@ MSISDN_LENGTH = 11
 # Any run of digits long enough to hold an MSISDN, with or without a country prefix.
 LONG_NUMBER = re.compile(rf"\d{{{MSISDN_LENGTH},}}")
 PREFIX = re.compile(r"^(?:0086|86)(?=1\d{10}$)")
+# In a line that may hold anything: a moment, or digits (also with separators) that could be the most of an MSISDN.
+MOMENT_OR_NUMBER = re.compile(r"(20\d\d-\d\d-\d\d(?:[ T]\d\d(?::\d\d){1,2})?(?![\d-]))|\d(?:[ .()-]{0,2}\d){6,}")
 PSEUDONYM = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 
 
@@ -22,3 +24,11 @@ def mask_text(text: str) -> str:
     if PSEUDONYM.fullmatch(text):
         return text
     return LONG_NUMBER.sub(lambda found: mask_msisdn(found.group()), text)
+
+
+def mask_line(text: str) -> str:
+    """Return a raw line for people: every longer number masked, also one with separators or a digit missing."""
+    return MOMENT_OR_NUMBER.sub(
+        lambda found: found[0] if found[1] else f"{found[0][:3]}****{found[0][-2:]}",
+        "".join(character if character.isprintable() else "\ufffd" for character in text),
+    )

@@ -73,6 +73,9 @@ LANDING_CODES = {
     "contradicting_rows": "a full file says two things about one service or provider",
     "would_lose_records": "a day would lose records it already has",
     "foreign_delivery": "somebody else delivers under the name of this source",
+    "original_gone": "a replay needs the original file, which is no longer there",
+    "original_changed": "a replay needs the original file, which is another one now",
+    "other_source": "a replay was given the mapping of another source",
     "landing_at_work": "another landing works on the data root",
     "counts_differ": "the rows of a file do not add up (a defect of this program)",
 }

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cleanbill.day_ranges import in_words
 from cleanbill.explain import Explanation
+from cleanbill.quarantine import QuarantineEntry
 from cleanbill.query import QueryResult
 from cleanbill.status import Status
 
@@ -287,4 +288,28 @@ def status_view(status: Status) -> RenderableType:
         if status.exported
         else Group(Text("\nBilling feeds", style="bold"), Text("none"))
     )
+    return Group(*parts)
+
+
+def quarantine_view(entries: list[QuarantineEntry], max_rows: int) -> RenderableType:
+    """Return what is kept out, one line per stage, reason, extract, source and day, with its sum."""
+    if not entries:
+        return Text("nothing is kept out")
+    parts: list[RenderableType] = [
+        table(
+            "",
+            ["at", "reason", "extract", "source", "day", "rows", "file", "line", "example"],
+            [
+                (one.stage, one.reason, one.extract, one.source, one.day, one.rows, one.file, one.line, one.example)
+                for one in entries[:max_rows]
+            ],
+        )
+    ]
+    if len(entries) > max_rows:
+        parts.append(Text(f"… and {len(entries) - max_rows:,} more (--max-rows, or choose by --reason, --source …)"))
+    sums: dict[tuple[str, str], int] = {}
+    for one in entries:
+        sums[one.stage, one.reason] = sums.get((one.stage, one.reason), 0) + one.rows
+    counts = "; ".join(f"{rows:,} {reason} at {stage}" for (stage, reason), rows in sums.items())
+    parts.append(Text(f"rows in all: {counts}"))
     return Group(*parts)

@@ -25,7 +25,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def refused_rows(settings: Settings, source: str) -> dict[str, list[list]]:
     found = {}
-    for path in sorted((settings.quarantine / "land" / source).glob("*.rejected.csv")):
+    for path in sorted((settings.quarantine / "land" / source).glob("*/*.rejected.csv")):
         with path.open(encoding="utf-8", newline="") as text:
             found[path.name.removesuffix(".rejected.csv")] = [
                 [int(row["line_no"]), row["reason"], row["contract_column"]] for row in csv.DictReader(text)

@@ -67,9 +67,10 @@ class Source:
             return list(csv.DictReader(text))
 
     def rejected(self, name: str = "orders.txt") -> list[tuple[int, str, str]]:
-        path = self.settings.quarantine / "land" / "acme" / f"{name}.rejected.csv"
-        if not path.exists():
+        paths = list((self.settings.quarantine / "land" / "acme").glob(f"*/{name}.rejected.csv"))
+        if not paths:
             return []
+        (path,) = paths
         with path.open(encoding="utf-8", newline="") as text:
             return [(int(row["line_no"]), row["reason"], row["contract_column"]) for row in csv.DictReader(text)]
 
