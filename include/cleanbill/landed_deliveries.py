@@ -179,7 +179,8 @@ def check_nothing_is_lost(
             where=f"landing of source {mapping.source}",
             expected="no day to lose records it already has",
             found=f"{len(losing)} days that would: {', '.join(losing[:3])}{' …' if len(losing) > 3 else ''}",
-            advice="leave those days out (--from, --to), or say --replace if the files correct them; nothing was written"
+            advice="leave those days out (--from, --to), or say --replace if the files correct them; "
+            "nothing was written"
             if repaired_from is None
             else "another file made those days since: land that one again; replay the other days by --delivery; "
             "nothing was written",

@@ -29,7 +29,7 @@ def judge_rows(
     Columns: line_no, lines, reason, contract_column, extract, day (the last two null where they are not known). A row
     of a day nobody asked for is not judged.
     """
-    parameters: dict[str, object] = {"first_day": summary.first_day, "last_day": summary.last_day}
+    parameters: dict[str, object] = {}
     judgements = [
         "select line_no, lines, problem as reason, '' as contract_column, null as extract, null::date as day, "
         f"0 as rank from row_{name} where problem is not null and problem <> 'duplicate'"
@@ -37,7 +37,7 @@ def judge_rows(
     for number, record in enumerate(mapping.records):
         if record.source_file != name:
             continue
-        parameters[f"extract{number}"] = record.extract
+        parameters |= {f"extract{number}": record.extract, "first_day": summary.first_day, "last_day": summary.last_day}
         judgements.append(
             f"select line_no, 1, split_part(error, ' ', 1), split_part(error, ' ', 2), $extract{number}, day, "
             f"{number + 1} from record_{number} "

@@ -15,9 +15,11 @@ from cleanbill import billing_feed, cli, demo
 from cleanbill.errors import RunFailed
 from cleanbill.query import QueryResult
 from cleanbill.settings import get_settings
+from cleanbill.source_mapping import BUILT_IN
 from cleanbill.terminal_views import write_csv
 
 from tests.feed_warehouse import MONTH, make_warehouse
+from tests.foreign_samples import put_sample
 
 
 @pytest.fixture
@@ -63,6 +65,10 @@ def published(cleanbill_home):
         ["query"],
         ["query", "select 1", "--max-rows", "0"],
         ["land", "ravenstack", "/no/such/file"],
+        ["export-legacy", "2026-11", "--version", "0"],
+        ["quarantine", "list", "--from", "yesterday"],
+        ["quarantine", "replay"],
+        ["quarantine", "replay", "--reason", "bad_code", "--mapping", "/no/such/file"],
         ["simulate"],
         ["simulate", "--from", "2026-10-01"],
         ["simulate", "--from", "2026-10-01", "--months", "1", "--to", "2026-10-02"],
@@ -82,6 +88,8 @@ def test_wrong_usage_ends_with_2(run, arguments):
         (["explain", "x", "2026-11"], "32 hex digits"),
         (["bill", "2026-11", "--approver", "Li Lei"], "a draft to approve"),
         (["bill", "2026-11", "--approver", ""], "1 to 80 printable"),
+        (["export-legacy", "2026-11"], "a sealed version"),
+        (["quarantine", "replay", "--delivery", "x_20261101_y"], "none of that name"),
     ],
 )
 def test_an_error_on_purpose_is_one_line_and_1(run, arguments, words):
@@ -120,6 +128,27 @@ def test_a_red_run_ends_with_its_message(run, monkeypatch):
     code, _, error = run("run", "--from", "2026-10-01", "--to", "2026-10-31")
     assert code == 1
     assert "check_raw failed" in error
+
+
+def test_the_quarantine_is_listed_and_replayed(run, tmp_path):
+    files = put_sample(tmp_path / "files", "platform-a")
+    mapping = tmp_path / "a.yml"
+    right = (BUILT_IN / "platform-a.yml").read_text(encoding="utf-8")
+    mapping.write_text(right.replace('"3": resume, ', ""), encoding="utf-8")
+    assert run("quarantine", "list")[1] == "nothing is kept out\n"
+    code, out, _ = run("land", str(mapping), str(files))
+    assert code == 0 and "1 rows bad_code action, first in line 8" in out
+    code, out, _ = run("quarantine", "list", "--reason", "bad_code", "--from", "2026-11-01", "--to", "2026-11-01")
+    assert code == 0 and "ordersync_20261101.txt" in out and "13800000000" not in out
+    assert "rows in all: 1 bad_code at landing" in out
+    mapping.write_text(right, encoding="utf-8")
+    code, out, _ = run("quarantine", "replay", "--reason", "bad_code")
+    assert code == 0 and "1 deliveries written" in out and "next: cleanbill run" in out
+    assert run("quarantine", "list")[1] == "nothing is kept out\n"
+    mapping.write_text(right.replace('"3": resume, ', ""), encoding="utf-8")
+    run("land", str(mapping), str(files), "--replace")
+    mapping.unlink()
+    assert run("quarantine", "replay", "--reason", "bad_code")[0] == 1
 
 
 def bill_without_airflow(month: date, auto_approve: bool) -> None:
@@ -198,7 +227,9 @@ def test_the_installed_command_answers():
     assert finished.stdout.startswith("cleanbill 0.")
 
 
-@pytest.mark.parametrize("command", ["simulate", "land", "run", "bill", "query", "explain", "status", "demo"])
+@pytest.mark.parametrize(
+    "command", ["simulate", "land", "run", "bill", "query", "explain", "status", "demo", "export-legacy", "quarantine"]
+)
 def test_every_command_explains_itself(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0
