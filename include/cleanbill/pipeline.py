@@ -112,9 +112,11 @@ def check_raw(dag_run: Any, **_: Any) -> None:
 
 @_task
 def build_staging(**_: Any) -> None:
-    """Decide the as-of date and build the staging models."""
+    """Decide the as-of date and build the staging models, of deliveries whose gate is green as they stand now."""
     from cleanbill.build import build_staging as build
+    from cleanbill.gates import require_green_state
 
+    require_green_state("raw")
     build()
 
 

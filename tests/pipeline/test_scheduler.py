@@ -106,9 +106,8 @@ def backfill(runtime: AirflowRuntime, date_from: date, date_to: date) -> list[st
     return [run["dag_run_id"] for run in found]
 
 
-def wait_for_a_wait(runtime: AirflowRuntime, run_id: str) -> None:
-    """Wait until the run's first task was sent away because another run is at work."""
-    while runtime.outcome(DAILY_DAG, run_id).tasks["ingest_extracts"] != "up_for_reschedule":
+def wait_for_task(runtime: AirflowRuntime, run_id: str, task_id: str, state: str) -> None:
+    while runtime.outcome(DAILY_DAG, run_id).tasks[task_id] != state:
         time.sleep(0.2)
 
 
@@ -156,7 +155,7 @@ def test_days_and_month_under_the_scheduler(cleanbill_home: Path, monkeypatch: p
         # A range of days, while a run of another Airflow is at work: it waits. Then it stops at a broken file.
         with run_lease.working(run_lease.lease_of(DAILY_DAG, "other", "build_marts", "elsewhere"), lambda _: False):
             first = runtime.trigger(DAILY_DAG, days(FIRST_DAY, END_OF_RANGE))
-            wait_for_a_wait(runtime, first)
+            wait_for_task(runtime, first, "ingest_extracts", "up_for_reschedule")
         run_lease.give_back(lambda holder: holder.run_id == "other")
         run = runtime.wait(DAILY_DAG, first, "range")
         assert run.state == "failed"
@@ -171,6 +170,7 @@ def test_days_and_month_under_the_scheduler(cleanbill_home: Path, monkeypatch: p
         # The file is corrected and the run goes on where it stopped, while a backfill asks for the days behind it.
         waivers.unlink()
         clear(runtime, first, only_failed=True)
+        wait_for_task(runtime, first, "build_staging", "running")  # had another run its turn now, it were refused
         filled = backfill(runtime, DAY_BEFORE, LAST_DAY)
         run = runtime.wait(DAILY_DAG, first, "range")
         assert run.state == "success", failure_text(runtime, run)

@@ -277,6 +277,26 @@ class TestRequireGreen:
         with open_warehouse(settings, read_only=True) as connection, pytest.raises(GateFailed, match=found):
             gates.require_green("marts", "run", connection, settings)
 
+    def test_a_cleared_step_goes_on_behind_the_newest_verdict_on_the_rows_of_now(self, settings: Settings) -> None:
+        """Whichever run judged them: between a red step and its clearing another run may have had its turn."""
+        _write_numbers(settings, [2])
+        with pytest.raises(GateFailed, match="none"):
+            gates.require_green_state("marts")
+        gates.check("marts", "first")
+        gates.require_green_state("marts")
+        _write_numbers(settings, [4])
+        with pytest.raises(GateFailed, match="another run changed them"):
+            gates.require_green_state("marts")
+        gates.check("marts", "second")
+        gates.require_green_state("marts")
+        with open_warehouse(settings) as connection:
+            connection.execute(
+                "insert into control.gate_records select 'third', stage, false, 1, 0, state_digest, "
+                "checked_at + interval 1 second from control.gate_records where run_id = 'second'"
+            )
+        with pytest.raises(GateFailed, match="a red one, of run third"):
+            gates.require_green_state("marts")
+
     def test_the_gate_of_the_feed_is_about_the_frozen_file(
         self, installation: Settings, good_files: tuple[Path, Path]
     ) -> None:

@@ -105,6 +105,23 @@ def test_gates_get_a_safe_run_id(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(stage, safe_run_id("../x")) for stage in ("raw", "staging", "marts")]
 
 
+@pytest.mark.parametrize(("task", "stage"), [("build_staging", "raw"), ("build_marts", "staging")])
+def test_nothing_is_built_behind_a_gate_that_is_not_green(
+    monkeypatch: pytest.MonkeyPatch, task: str, stage: str
+) -> None:
+    asked, built = [], []
+
+    def refuse(stage: str) -> None:
+        asked.append(stage)
+        raise GateFailed("a", "b", "c", "d")
+
+    monkeypatch.setattr(f"cleanbill.build.{task}", lambda: built.append(task))
+    monkeypatch.setattr("cleanbill.gates.require_green_state", refuse)
+    with pytest.raises(GateFailed):
+        perform(getattr(pipeline, task), params={}, dag_run=a_run())
+    assert (asked, built) == ([stage], [])
+
+
 def test_no_task_puts_anything_into_xcom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cleanbill.ingest.ingest", lambda first, last: f"summary with {MSISDN}")
     instance = SimpleNamespace(dag_id="subscription_daily", run_id="r", task_id="ingest_extracts")
