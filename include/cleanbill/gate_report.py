@@ -66,9 +66,18 @@ select
     deliveries.extract, deliveries.business_date, deliveries.source, deliveries.delivery, deliveries.status,
     coalesce(deliveries.reason, deliveries.reason_code)
 from control.deliveries as deliveries
+anti join control.withdrawals as withdrawals using (extract, business_date, source, delivery)
 left join control.in_force as in_force using (extract, business_date, source)
 where deliveries.status <> 'accepted' and coalesce(in_force.delivery, 0) < deliveries.delivery
 order by deliveries.business_date desc, deliveries.extract, deliveries.source
+"""
+
+WITHDRAWN_SQL = """
+select
+    withdrawals.extract, withdrawals.business_date, withdrawals.source, withdrawals.delivery, withdrawals.reason,
+    withdrawals.requested_by, withdrawals.approved_by
+from control.withdrawals as withdrawals
+order by withdrawals.business_date desc, withdrawals.extract, withdrawals.source
 """
 
 WAIVERS_SQL = """
@@ -83,7 +92,7 @@ order by waivers.day desc, waivers.extract, waivers.source
 MISSING_SQL = """
 select extract, source, list(day order by day)
 from marts.extract_completeness
-where expected and not delivered
+where status = 'missing'
 group by extract, source
 order by extract, source
 """
@@ -138,6 +147,7 @@ def write_pages(folder: Path, run_id: str, connection: duckdb.DuckDBPyConnection
         "delivered": connection.execute(DELIVERED_SQL).fetchall(),
         "missing": _missing(connection),
         "refused": connection.execute(REFUSED_SQL).fetchmany(LISTED_ROWS),
+        "withdrawn": connection.execute(WITHDRAWN_SQL).fetchmany(LISTED_ROWS),
         "waivers": connection.execute(WAIVERS_SQL).fetchmany(LISTED_ROWS),
         "trend_runs": TREND_RUNS,
         "trend_size": (TREND_WIDTH, TREND_HEIGHT),
@@ -191,7 +201,7 @@ def _trend(values: list[int | None], successes: list[bool]) -> Trend | None:
 
 
 def _missing(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, int, str]] | None:
-    """Return the expected days without a delivery, as the last build saw them; None before the first build."""
+    """Return the expected days neither delivered nor waived, as the last build saw them; None before the first."""
     found = connection.execute(
         "select 1 from information_schema.tables where table_schema = 'marts' and table_name = 'extract_completeness'"
     ).fetchone()
