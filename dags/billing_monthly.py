@@ -1,11 +1,11 @@
 """# billing_monthly: the billing feed of month M
 
 **Purpose.** Freezes the billing rows of M as of the last day of M-1, checks them and writes the feed version for
-the billing system: draft, approved, sealed.
+the billing system: draft, approved, sealed. A month that is sealed gets an adjustment: what changed since, as of now.
 
 **Schedule.** Once, when the last day of M-1 is closed (all its deliveries in force, all gates green). By hand:
-`month` = M. Months that were over before their days were loaded, and months already sealed with the same inputs, end
-as skipped.
+`month` = M; that alone adjusts a sealed month. Months that were over before their days were loaded, months sealed
+already, and adjustments without a changed charge line end as skipped.
 
 **Triage.**
 - `prepare_month` red: the message lists the missing or undecided extract, source and day. Get the delivery (or enter
@@ -13,6 +13,8 @@ as skipped.
 - `check_export` red: nothing was exported. The message names expectation, rows and evidence.
 - `approve_feed` skipped: the draft waits for approval; it is not visible in `exports/`.
 - `seal_feed` red: disk or permissions of `exports/`; clear the task, the version appears in one rename or not at all.
+- `publish_billed_charges` red: the version is released; clear the task, analysts see it then.
+- A warning `billing feed: …` in a log: the billing system rejected a version, or did not answer in time.
 - No run on the 1st: a day of M-1 is not closed; `cleanbill status` shows which.
 """
 
@@ -54,4 +56,5 @@ with DAG(
         task(pipeline.draft_feed)(),
         task(pipeline.approve_feed)(),
         task(pipeline.seal_feed)(),
+        task(pipeline.publish_billed_charges)(),
     )

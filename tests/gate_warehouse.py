@@ -320,6 +320,15 @@ select
 from control.in_force
 union all
 select 'wap_usage', 'bj', date '2026-07-15', true, false, null, 0, 0, 0, 0, 'waived';
+-- Version 1 of September charged spells 1 and 2, version 2 gave spell 2 back.
+insert into control.billed_versions values
+('2026-09-01', 1, sha256('v1'), sha256('key'), 2, 4000, '2026-09-01'),
+('2026-09-01', 2, sha256('v2'), sha256('key'), 1, -2000, '2026-09-12');
+insert into control.billed_lines values
+('2026-09-01', 1, md5('spell1'), md5('subscriber1'), '900001', 'news', 2000, 2000, '2026-09-01'),
+('2026-09-01', 1, md5('spell2'), md5('subscriber2'), '900001', 'news', 2000, 2000, '2026-09-01'),
+('2026-09-01', 2, md5('spell2'), md5('subscriber2'), '900001', 'news', 0, -2000, '2026-09-12');
+create table marts.billed_charges as select * from control.billed_lines;
 create table marts.sp_settlement as
 with amounts as (
     select
@@ -360,10 +369,36 @@ create table feed.main.inputs as
 select extract, business_date as date, source, delivery, manifest_sha256 as sha256 from control.in_force;
 create table feed.main.dispositions as
 select * from marts.billing_dispositions where billing_month = date '2026-10-01';
+-- Version 2: spell 1 was charged less, spell 2 is abnormal now, an order of version 1 exists no more, and spell 6 or
+-- whoever else is billed was not charged before.
+create table feed.main.billed_before as
+select
+    subscription_id, msisdn, '900001' as sp_code, 'news' as service_code, 'bj' as province_part,
+    previous_li::bigint as previous_li
+from (values
+    (md5('spell1'), '13800000001', 1500), (md5('spell2'), '13800000002', 2000), (md5('gone'), '13800000009', 700)
+) as before (subscription_id, msisdn, previous_li);
+create table feed.main.adjustments as
+select
+    coalesce(charges.msisdn, billed_before.msisdn) as msisdn,
+    coalesce(charges.sp_code, billed_before.sp_code) as sp_code,
+    coalesce(charges.service_code, billed_before.service_code) as service_code,
+    subscription_id, 'bj' as province_part, date '2026-10-01' as billing_month,
+    coalesce(charges.fee_li, 0) - coalesce(previous_li, 0) as fee_li, timestamp '2026-10-01' as charge_time,
+    coalesce(previous_li, 0) as previous_li, coalesce(charges.fee_li, 0) as new_li,
+    coalesce(charges.fee_li, 0) - coalesce(previous_li, 0) as delta_li,
+    case
+        when previous_li > 0 and charges.fee_li > 0 then 'fee_changed'
+        when charges.fee_li > 0 then 'charged_now'
+        when subscription_id = md5('gone') then 'no_such_order'
+        else 'abnormal'
+    end as reason
+from feed.main.charges as charges
+full join feed.main.billed_before as billed_before using (subscription_id);
 create table feed.main.feed_info as
 select
-    date '2026-10-01' as billing_month, date '2026-09-30' as as_of, 'digest' as policy_digest,
-    false as has_opaque_identities;
+    date '2026-10-01' as billing_month, 2 as version, date '2026-09-30' as as_of, date '2026-09-30' as base_as_of,
+    'digest' as policy_digest, false as has_opaque_identities;
 """
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -21,6 +22,7 @@ from cleanbill.settings import get_settings
 
 MODEL_SCHEMAS = ("staging", "intermediate", "marts")
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+WAREHOUSE = "cleanbill"
 NO_EFFECT = ("select", "comment")  # what dbt asks the catalogue, and descriptions of columns
 
 
@@ -45,6 +47,27 @@ class Recording:
                 connection.execute(statement)
             build._absorb(connection)
         return decided
+
+    @contextmanager
+    def instead_of_dbt(self) -> Iterator[None]:
+        """Let build_staging, build_marts and build_scratch execute the recorded statements in this process."""
+
+        def execute(settings, database: Path, selectors: tuple[str, ...], is_full: bool) -> None:
+            if not set(build.MARTS) <= set(selectors):
+                return  # the statements of staging are executed with those of the marts
+            with open_warehouse(settings, path=database) as connection:
+                set_key_variables(connection, settings.pseudonym_key_bytes())
+                if is_full:
+                    self._clear(connection)
+                for statement in self.full if is_full else self.incremental:
+                    # dbt names the database, which DuckDB calls by its file.
+                    connection.execute(statement.replace(f'"{WAREHOUSE}".', f'"{database.stem}".'))
+
+        real, build._dbt_build = build._dbt_build, execute
+        try:
+            yield
+        finally:
+            build._dbt_build = real
 
     def _clear(self, connection: duckdb.DuckDBPyConnection) -> None:
         for schema in MODEL_SCHEMAS:

@@ -319,6 +319,12 @@ MARTS = {
     ("extract_completeness", "no missing day is waived"): (
         "update marts.extract_completeness set day = date '2026-07-16' where status = 'waived'"
     ),
+    ("billed_charges", "the lines of every version add up to what its manifest states"): (
+        f"delete from marts.billed_charges where version = 1 and subscription_id = {SPELL}"
+    ),
+    ("billed_charges", "a line is charged the sum of its versions, and never less than nothing"): (
+        "update marts.billed_charges set charged_li = 1 where version = 2"
+    ),
     ("sp_settlement", "the waterfall adds up"): "update marts.sp_settlement set to_settle_li = to_settle_li + 1",
     ("sp_settlement", "every amount of the waterfall is the sum of its dispositions"): (
         "delete from marts.sp_settlement where billing_month = date '2026-10-01'"
@@ -329,6 +335,18 @@ MARTS = {
 }
 
 EXPORT = {
+    ("adjustments", "the earlier versions and the adjustments add up to the charges, line by line"): (
+        "delete from main.adjustments where reason = 'no_such_order'"
+    ),
+    ("adjustments", "an adjustment is the amount now minus the sum of the earlier versions, and never nothing"): (
+        "update main.adjustments set fee_li = fee_li + 1 where reason = 'charged_now'"
+    ),
+    ("adjustments", "the reason of an adjustment is a documented code that fits its amounts"): (
+        "update main.adjustments set reason = 'silent' where reason = 'abnormal'"
+    ),
+    ("adjustments", "adjusted subscribers, codes and dates have their exact form"): (
+        "update main.adjustments set service_code = '=news' where reason = 'charged_now'"
+    ),
     ("dispositions", "all rows are of one billing month, the first of a month"): (
         f"update main.dispositions set billing_month = date '2026-11-01' where subscription_id = {SPELL}"
     ),
@@ -363,7 +381,7 @@ EXPORT = {
         "update main.settlement set billing_month = date '2026-09-01'"
     ),
     ("inputs", "every input carries the sha256 of its manifest"): "update main.inputs set sha256 = ''",
-    ("inputs", "no input lies after the as-of date, and the as-of date is the day before the month"): (
+    ("inputs", "no input lies after the as-of date, and the as-of date is that of the version"): (
         "update main.inputs set date = date '2026-10-01' where extract = 'sms_usage' and date = date '2026-09-30'"
     ),
 }

@@ -18,6 +18,7 @@ from pathlib import Path
 import duckdb
 
 from cleanbill import run_lease
+from cleanbill.billed_charges import absorb_sealed
 from cleanbill.control import open_warehouse
 from cleanbill.deliveries import decide_in_force
 from cleanbill.errors import BuildFailed
@@ -47,6 +48,7 @@ def build_staging(as_of: date | None = None) -> date:
     """
     settings = get_settings()
     with open_warehouse(settings) as connection:
+        absorb_sealed(connection, settings)
         is_full = _begin(connection, settings, as_of)
         (decided,) = connection.execute("select as_of_date from control.run_context").fetchone()
     _dbt_build(settings, settings.warehouse, STAGING, is_full)

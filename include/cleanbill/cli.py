@@ -192,23 +192,50 @@ def bill(
     if auto_approve and approver is not None:
         raise typer.BadParameter("--auto-approve and --approver exclude each other")
     from cleanbill import billing_feed
+    from cleanbill.feed_versions import sealed_versions
 
     if approver is not None:
+        from cleanbill.publish import publish_billed_charges
+
         billing_feed.approve_feed(month, approver)
         typer.echo(f"sealed: {billing_feed.seal_feed(month)}")
+        publish_billed_charges()
         return
     from cleanbill.airflow_runtime import bill_month
 
-    sealed, draft = billing_feed.sealed_folder(month), billing_feed.draft_folder(month)
-    was_sealed = sealed.exists()
+    before = len(sealed_versions(month))
     bill_month(month, auto_approve)
-    if was_sealed:
-        typer.echo(f"unchanged, sealed already: {sealed}")
-    elif sealed.exists():
-        typer.echo(f"sealed: {sealed}")
+    sealed, draft = sealed_versions(month), billing_feed.draft_folder(month)
+    if len(sealed) > before:
+        typer.echo(f"sealed: {sealed[-1].folder}")
     elif draft.exists():
-        typer.echo(f"draft (nothing is exported yet): {draft}")
+        kind = f"draft of the adjustment v{before + 1}" if before else "draft"
+        typer.echo(f"{kind} (nothing is exported yet): {draft}")
         typer.echo(f"to release it, a second person runs: cleanbill bill {month:%Y-%m} --approver NAME")
+    elif sealed:
+        typer.echo(f"unchanged, sealed already: {sealed[-1].folder}")
+
+
+@app.command()
+def verify(
+    month: Annotated[
+        date | None, typer.Argument(metavar="[MONTH]", parser=_month, help="Only this billing month, YYYY-MM.")
+    ] = None,
+) -> None:
+    """Check what was released, byte by byte: ledger, approvals, manifests, files, sums, billed_charges."""
+    from cleanbill.verify import verify as verify_released
+
+    result = verify_released(month)
+    for finding in result.findings:
+        typer.echo(f"{finding.path}: {finding.text}")
+    for note in result.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{len(result.findings) or 'nothing'} wrong: {result.versions:,} sealed versions, {result.files:,} files, "
+        f"{result.lines:,} lines, {result.ledger_entries:,} ledger entries"
+    )
+    if result.findings:
+        raise typer.Exit(FAILED)
 
 
 @app.command("export-legacy")

@@ -140,6 +140,29 @@ create table if not exists control.run_context (
     inputs_digest varchar not null
 );
 
+-- What the sealed feed versions in exports/ billed (cleanbill.billed_charges takes each version in once).
+create table if not exists control.billed_versions (
+    billing_month date not null,
+    version integer not null,
+    manifest_sha256 varchar not null,
+    key_digest varchar not null,         -- of the key the subscriber ids were made with
+    lines bigint not null,
+    delta_li hugeint not null,           -- as the manifest states it
+    sealed_on date not null,
+    primary key (billing_month, version)
+);
+create table if not exists control.billed_lines (
+    billing_month date not null,
+    version integer not null,
+    subscription_id varchar not null,
+    subscriber_id varchar not null,
+    sp_code varchar not null,
+    service_code varchar not null,
+    charged_li bigint not null,
+    delta_li bigint not null,
+    sealed_on date not null
+);
+
 -- Reference inputs of the data root, loaded before each build.
 create table if not exists control.expected_pairs (
     extract varchar not null,

@@ -5,6 +5,7 @@ or name, integer money, no clock. Fields are validated by strict patterns; a row
 """
 
 import hashlib
+import hmac
 import itertools
 import json
 import os
@@ -25,6 +26,7 @@ from cleanbill.settings import Settings
 MANIFEST = "manifest.json"
 APPROVAL = "approval.json"
 SUCCESS = "_SUCCESS"
+APPROVAL_FIELDS = frozenset({"approved_at", "approved_by", "is_automatic", "manifest_sha256", "note", "version"})
 
 # In the order of their priority (3-marts.md); the manifest names all of them, also those that do not occur.
 DISPOSITIONS = (
@@ -41,6 +43,19 @@ DISPOSITIONS = (
     "billed",
 )
 
+# Why a line changed: what it is now. Beside these the disposition it has now, if it is live and not charged any more.
+CHARGED_NOW = "charged_now"  # not charged by the sum of the versions before
+FEE_CHANGED = "fee_changed"  # charged before and now, another amount
+NOT_LIVE = "not_live"  # the order is known, but does not live at M-01 00:00
+NO_SUCH_ORDER = "no_such_order"  # no delivery in force names the order any more
+ADJUSTMENT_REASONS = (
+    CHARGED_NOW,
+    FEE_CHANGED,
+    NOT_LIVE,
+    NO_SUCH_ORDER,
+    *(code for code in DISPOSITIONS if code != "billed"),
+)
+
 MSISDN = "1[0-9]{10}"
 OPAQUE_ID = "[0-9A-Za-z][0-9A-Za-z._:-]{0,63}"
 SP_CODE = "[0-9]{6}"
@@ -55,6 +70,7 @@ POSITIVE = "[1-9][0-9]{0,8}"
 DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 
 CHARGE_COLUMNS = ("msisdn", "sp_code", "service_code", "subscription_id", "billing_month", "fee_li", "charge_time")
+ADJUSTMENT_COLUMNS = (*CHARGE_COLUMNS, "previous_li", "new_li", "delta_li", "reason")
 EXCLUSION_COLUMNS = (*CHARGE_COLUMNS[:-1], "disposition", "reason")
 SETTLEMENT_AMOUNTS = (
     "gross_li",
@@ -87,6 +103,7 @@ LONGEST_PROVINCE = 120  # bytes
 SAFE_IN_NAMES = "-_.~"
 GZIP_WRAPPER = 31  # zlib's window size that asks for a gzip wrapper; it writes no time and no file name
 RESTRICTED_FILE = 0o600
+NOT_APPROVED = "draft and approve the month again; if it is sealed restore the file from a backup"
 DAMAGED = "restore the folder from a backup and find out who changed it; a sealed version is never written again"
 
 
@@ -119,6 +136,14 @@ def field_patterns(month: date, has_opaque_identities: bool) -> dict[str, dict[s
     excluded = {column: charge[column] for column in EXCLUSION_COLUMNS if column in charge}
     return {
         "charges": charge,
+        "adjustments": {
+            **charge,
+            "fee_li": INTEGER,
+            "previous_li": NOT_NEGATIVE,
+            "new_li": NOT_NEGATIVE,
+            "delta_li": INTEGER,
+            "reason": "|".join(ADJUSTMENT_REASONS),
+        },
         "exclusions": {
             **excluded,
             "disposition": "|".join(code for code in DISPOSITIONS if code != "billed"),
@@ -135,8 +160,19 @@ def field_patterns(month: date, has_opaque_identities: bool) -> dict[str, dict[s
     }
 
 
-def write_version(database: Path, folder: Path, month: date, settings: Settings) -> None:
-    """Write all files of version 1 of the frozen month into the empty `folder`, manifest.json last, and flush them.
+def write_version(
+    database: Path, folder: Path, month: date, settings: Settings, base: list[dict[str, Any]] | None = None
+) -> None:
+    """Write all files of the frozen month's version into the empty `folder`, manifest.json last, and flush them.
+
+    Version 1 holds charges, exclusions and settlement, a later one adjustments only; both the inputs.
+
+    Args:
+        database: the frozen month.
+        folder: where to write.
+        month: first day of M.
+        settings: the installation.
+        base: version and manifest sha256 of the earlier versions, which a later one adjusts.
 
     Raises:
         FeedError: a field does not match its pattern; nothing was written then.
@@ -152,25 +188,31 @@ def write_version(database: Path, folder: Path, month: date, settings: Settings)
         },
     )
     try:
-        as_of, inputs_digest, policy_digest, before_data_start, has_opaque = connection.execute(
-            "select as_of, inputs_digest, policy_digest, before_data_start, has_opaque_identities from feed_info"
+        version, as_of, inputs_digest, policy_digest, before_data_start, has_opaque = connection.execute(
+            "select version, as_of, inputs_digest, policy_digest, before_data_start, has_opaque_identities "
+            "from feed_info"
         ).fetchone()
         _require_valid_fields(connection, month, has_opaque)
-        files = _write_charges(connection, folder, month, settings.feed_rows_per_file)
-        files.append(_write_settlement(connection, folder, month))
-        files.append(_write_exclusions(connection, folder, month))
+        if version == 1:
+            files = _write_charges(connection, folder, month, settings.feed_rows_per_file)
+            files.append(_write_settlement(connection, folder, month))
+            files.append(_write_exclusions(connection, folder, month))
+        else:
+            files = _write_adjustments(connection, folder, month, settings.feed_rows_per_file)
         files.append(_write_inputs(connection, folder))
         manifest = {
             "as_of": f"{as_of:%Y-%m-%d}",
             "before_data_start": before_data_start,
             "billing_month": f"{month:%Y-%m}",
             "code_version": __version__,
-            "digests": {"inputs": inputs_digest, "policy": policy_digest},
+            "digests": {"inputs": inputs_digest, "key": key_digest(settings), "policy": policy_digest},
             "dispositions": _sum_dispositions(connection),
             "files": [asdict(file) for file in files],
-            "version": 1,
+            "version": version,
             "waivers": _list_waivers(connection),
         }
+        if version > 1:
+            manifest["adjusts"] = base
     finally:
         connection.close()
     write_text(folder / MANIFEST, as_json(manifest))
@@ -212,13 +254,12 @@ def _written(column: str) -> str:
 def _write_charges(
     connection: duckdb.DuckDBPyConnection, folder: Path, month: date, rows_per_file: int
 ) -> list[FeedFile]:
-    """Write the charges of each province (null is `unknown`), a new file every `rows_per_file` rows."""
+    """Write the charges of each province (null is `unknown`)."""
     provinces = connection.execute(
         "select distinct coalesce(province, 'unknown') as province from charges order by province"
     ).fetchall()
     files = []
     for (province,) in provinces:
-        shown = province_in_file_name(province)
         lines = connection.execute(
             f"""
             select {_line(CHARGE_COLUMNS)}, fee_li
@@ -228,17 +269,46 @@ def _write_charges(
             """,  # noqa: S608 - columns are the constants above
             {"province": province},
         )
-        for number in itertools.count(1):
-            batch = lines.fetchmany(min(LINES_PER_BATCH, rows_per_file))
-            if not batch:
-                break
-            name = f"charges_{month:%Y%m}_{shown}_{number:03d}.csv.gz"
-            with _FeedFileWriter(folder / name, CHARGE_COLUMNS) as writer:
-                while batch:
-                    writer.write([line for line, _ in batch], fee_li=sum(fee for _, fee in batch))
-                    left = min(LINES_PER_BATCH, rows_per_file - writer.rows)
-                    batch = lines.fetchmany(left) if left else []
-            files.append(writer.entry())
+        stem = f"charges_{month:%Y%m}_{province_in_file_name(province)}"
+        files += _write_numbered(lines, folder, stem, CHARGE_COLUMNS, rows_per_file)
+    return files
+
+
+def _write_adjustments(
+    connection: duckdb.DuckDBPyConnection, folder: Path, month: date, rows_per_file: int
+) -> list[FeedFile]:
+    """Write the adjustments of each province, as it stands in the name of the file that charged the line first."""
+    parts = connection.execute("select distinct province_part from adjustments order by province_part").fetchall()
+    files = []
+    for (part,) in parts:
+        lines = connection.execute(
+            f"""
+            select {_line(ADJUSTMENT_COLUMNS)}, fee_li
+            from adjustments
+            where province_part = $part
+            order by msisdn, sp_code, service_code, subscription_id
+            """,  # noqa: S608 - columns are the constants above
+            {"part": part},
+        )
+        files += _write_numbered(lines, folder, f"adjustments_{month:%Y%m}_{part}", ADJUSTMENT_COLUMNS, rows_per_file)
+    return files
+
+
+def _write_numbered(
+    lines: duckdb.DuckDBPyConnection, folder: Path, stem: str, columns: tuple[str, ...], rows_per_file: int
+) -> list[FeedFile]:
+    """Write the lines of a query, each with its fee, a new file every `rows_per_file` rows."""
+    files = []
+    for number in itertools.count(1):
+        batch = lines.fetchmany(min(LINES_PER_BATCH, rows_per_file))
+        if not batch:
+            break
+        with _FeedFileWriter(folder / f"{stem}_{number:03d}.csv.gz", columns) as writer:
+            while batch:
+                writer.write([line for line, _ in batch], fee_li=sum(fee for _, fee in batch))
+                left = min(LINES_PER_BATCH, rows_per_file - writer.rows)
+                batch = lines.fetchmany(left) if left else []
+        files.append(writer.entry())
     return files
 
 
@@ -350,6 +420,11 @@ def _list_waivers(connection: duckdb.DuckDBPyConnection) -> list[dict[str, str]]
     return [dict(zip(names, map(str, row), strict=True)) for row in cursor.fetchall()]
 
 
+def key_digest(settings: Settings) -> str:
+    """Return what tells two pseudonym keys apart without giving one away: ids made under another key do not compare."""
+    return hmac.new(settings.pseudonym_key_bytes(), b"cleanbill feed", hashlib.sha256).hexdigest()
+
+
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     """Return the manifest of a version folder and the sha256 of its bytes.
 
@@ -365,6 +440,24 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
             where=str(path), expected="the manifest of a feed version", found=type(error).__name__, advice=DAMAGED
         ) from error
     return manifest, hashlib.sha256(content).hexdigest()
+
+
+def read_approval(folder: Path) -> dict[str, Any]:
+    """Return the approval of a version folder.
+
+    Raises:
+        FeedError: there is none, or it is not one.
+    """
+    path = folder / APPROVAL
+    try:
+        approval = json.loads(path.read_bytes())
+        missing = sorted(APPROVAL_FIELDS - set(approval))
+        found = f"no {', '.join(missing)}" if missing else None
+    except (OSError, ValueError, TypeError) as error:
+        found = type(error).__name__
+    if found:
+        raise FeedError(where=str(path), expected="an approval", found=found, advice=NOT_APPROVED)
+    return approval
 
 
 def verify_version(folder: Path) -> tuple[dict[str, Any], str]:
@@ -404,68 +497,17 @@ def verify_version(folder: Path) -> tuple[dict[str, Any], str]:
     return manifest, manifest_sha256
 
 
-def count_changed_lines(database: Path, sealed: Path, month: date) -> int:
-    """Count the charge lines of the frozen month that a sealed version lacks or has differently (0: the same)."""
-    return _count_differences(
-        database,
-        f"select {_line(CHARGE_COLUMNS)} from charges",  # noqa: S608 - constants
-        sorted(sealed.glob(f"charges_{month:%Y%m}_*.csv.gz")),
-    )
-
-
-def count_changed_inputs(database: Path, sealed: Path) -> int:
-    """Count the deliveries in force that a sealed version was not made of (0: the same)."""
-    return _count_differences(database, f"select {_line(INPUT_COLUMNS)} from inputs", [sealed / "inputs.csv.gz"])  # noqa: S608 - constants
-
-
-def _count_differences(database: Path, frozen: str, files: list[Path]) -> int:
-    """Compare the lines of a query on the frozen month with the lines of sealed files, whatever their order."""
-    connection = duckdb.connect(str(database), read_only=True, config={"autoinstall_known_extensions": False})
-    try:
-        connection.execute("create temp table sealed (line varchar)")
-        for file in files:
-            connection.execute(
-                """
-                insert into sealed
-                select line
-                from read_csv(
-                    $path, columns = {'line': 'varchar'}, header = false, skip = 1, auto_detect = false,
-                    delim = chr(1), quote = '', escape = '', compression = 'gzip'
-                )
-                """,
-                {"path": str(file)},
-            )
-        return connection.execute(
-            f"""
-            select greatest(
-                coalesce(sum(surplus) filter (where surplus > 0), 0),
-                -coalesce(sum(surplus) filter (where surplus < 0), 0)
-            )::bigint
-            from (
-                select sum(number) as surplus
-                from (
-                    select line, 1 as number from ({frozen})
-                    union all
-                    select line, -1 from sealed
-                )
-                group by line
-            )
-            """  # noqa: S608 - constants
-        ).fetchone()[0]
-    finally:
-        connection.close()
-
-
 def as_json(content: dict[str, Any]) -> str:
     """Return JSON with sorted keys, so that equal content gives equal bytes."""
     return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small restricted file whole or not at all: temporary name, flush, rename."""
+def write_text(path: Path, text: str, mode: int = RESTRICTED_FILE) -> None:
+    """Write a small file (restricted by default) whole or not at all: temporary name, flush, rename."""
     temporary = path.with_name(path.name + ".writing")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, RESTRICTED_FILE), "wb") as file:
+        os.fchmod(file.fileno(), mode)  # whatever the umask
         file.write(text.encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())

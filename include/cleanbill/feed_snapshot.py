@@ -8,14 +8,17 @@ import os
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
-from cleanbill.build import inputs_digest
+from cleanbill.adjustments import freeze_adjustments
+from cleanbill.build import inputs_digest, newest_complete_date
 from cleanbill.control import WAREHOUSE_STORAGE_VERSION, open_warehouse
 from cleanbill.day_ranges import as_ranges, in_words
 from cleanbill.digests import deliveries_digest, policy_digest
 from cleanbill.errors import BillingBlocked, FeedError
+from cleanbill.feed_versions import SealedVersion
 from cleanbill.reference_inputs import load_reference_inputs
 from cleanbill.settings import Settings
 
@@ -159,7 +162,9 @@ FEED_INFO_SQL = """
 create table feed.main.feed_info as
 select
     cast($month as date) as billing_month,
+    cast($version as integer) as version,
     cast($as_of as date) as as_of,
+    cast($base_as_of as date) as base_as_of,
     cast($inputs_digest as varchar) as inputs_digest,
     cast($policy_digest as varchar) as policy_digest,
     (
@@ -171,22 +176,40 @@ select
         select 1
         from control.deliveries
         where identity = 'opaque' and status = 'accepted' and business_date <= $as_of
+    ) or exists (
+        select 1 from feed.main.billed_before where not regexp_full_match(msisdn, '1[0-9]{10}')
     ) as has_opaque_identities
 """
 
 
 @dataclass(frozen=True)
 class FrozenMonth:
-    """What a freeze wrote: number of charges, their sum in li, number of exclusions."""
+    """What a freeze wrote: charges, their sum in li, exclusions, adjustments and their sum in li."""
 
     charges: int
     charged_li: int
     exclusions: int
+    adjustments: int
+    adjusted_li: int
 
 
 def billing_as_of(month: date) -> date:
     """Return A of version 1 of billing month M: the last day of M−1."""
     return month - timedelta(days=1)
+
+
+def adjustment_as_of(connection: duckdb.DuckDBPyConnection, settings: Settings, base_as_of: date) -> date:
+    """Return A of the next version: the newest date on which every expected pair is delivered, by what is known now.
+
+    It never goes behind the as-of date of the last sealed version. Nothing is written.
+    """
+    connection.execute("begin")
+    try:
+        load_reference_inputs(connection, settings)
+        newest = newest_complete_date(connection)
+    finally:
+        connection.execute("rollback")
+    return base_as_of if newest is None else max(base_as_of, newest)
 
 
 def warehouse_serves(connection: duckdb.DuckDBPyConnection, as_of: date, settings: Settings) -> bool:
@@ -236,19 +259,28 @@ def require_inputs(connection: duckdb.DuckDBPyConnection, month: date) -> None:
     )
 
 
-def freeze_month(source: Path | None, target: Path, month: date, settings: Settings) -> FrozenMonth:
+def freeze_month(
+    source: Path | None,
+    target: Path,
+    month: date,
+    settings: Settings,
+    as_of: date,
+    base: list[tuple[SealedVersion, dict[str, Any]]],
+) -> FrozenMonth:
     """Copy the rows of billing month M from a build into the new file `target` (mode 0600, flushed to disk).
 
     Args:
         source: a scratch build, or None for the warehouse itself.
         target: file to write; must not exist.
         month: first day of M.
+        settings: the installation.
+        as_of: the as-of date the build was made for.
+        base: the sealed versions of the month, with their manifests; the frozen month is the next one.
 
     Raises:
         BillingBlocked: the build names missing days or undecided silences that are not waived.
         FeedError: a disposition has no spell, so a charge would be lost.
     """
-    as_of = billing_as_of(month)
     with open_warehouse(settings, path=source, read_only=True) as connection:
         require_unblocked(connection, month)
         connection.execute(
@@ -261,24 +293,28 @@ def freeze_month(source: Path | None, target: Path, month: date, settings: Setti
         connection.execute(DISPOSITIONS_SQL, {"month": month})
         connection.execute("create table feed.main.inputs as " + INPUTS_SQL, {"as_of": as_of})
         connection.execute("create table feed.main.waivers as " + WAIVERS_SQL, {"as_of": as_of})
+        adjustments, adjusted_li = freeze_adjustments(connection, base, month)
         connection.execute(
             FEED_INFO_SQL,
             {
                 "month": month,
+                "version": len(base) + 1,
                 "as_of": as_of,
+                "base_as_of": base[-1][1]["as_of"] if base else None,
                 "inputs_digest": deliveries_digest(connection, as_of),
                 "policy_digest": policy_digest(connection, settings, as_of),
             },
         )
-        frozen = _count_frozen(connection, month)
+        charges, charged_li, exclusions = _count_frozen(connection, month)
         connection.execute("checkpoint feed")
         connection.execute("detach feed")
     target.chmod(0o600)
     _flush(target)
-    return frozen
+    return FrozenMonth(charges, charged_li, exclusions, adjustments, adjusted_li)
 
 
-def _count_frozen(connection: duckdb.DuckDBPyConnection, month: date) -> FrozenMonth:
+def _count_frozen(connection: duckdb.DuckDBPyConnection, month: date) -> tuple[int, int, int]:
+    """Return the number of charges, their sum in li and the number of exclusions."""
     charges, charged_li = connection.execute(
         "select count(*), coalesce(sum(fee_li), 0)::hugeint from feed.main.charges"
     ).fetchone()
@@ -293,7 +329,7 @@ def _count_frozen(connection: duckdb.DuckDBPyConnection, month: date) -> FrozenM
             found=f"{charges} charges + {exclusions} exclusions, {charged_li} li",
             advice="the build is inconsistent (a disposition without its spell): rebuild the warehouse",
         )
-    return FrozenMonth(charges=charges, charged_li=int(charged_li), exclusions=exclusions)
+    return charges, int(charged_li), exclusions
 
 
 def require_unblocked(connection: duckdb.DuckDBPyConnection, month: date) -> None:

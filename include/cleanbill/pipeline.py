@@ -6,6 +6,7 @@ is its own process and pays only for what it uses.
 
 import contextlib
 import functools
+import logging
 import re
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -148,6 +149,7 @@ def publish_marts(dag_run: Any, **_: Any) -> None:
     from cleanbill.publish import publish_marts as publish
 
     publish(safe_run_id(dag_run.run_id))
+    _watch_answers()
 
 
 @_task(ends_run=True)
@@ -202,13 +204,24 @@ def prepare_month(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
 
     from cleanbill import billing_feed
     from cleanbill.day_closing import is_history
+    from cleanbill.feed_versions import sealed_versions
+    from cleanbill.publish import publish_billed_charges
 
     month = billing_month(params, dag_run.partition_key)
-    if not params.get("month") and is_history(month):
-        raise AirflowSkipException(f"{month:%Y-%m} was over before its days were loaded: bill it by hand if wanted")
+    if not params.get("month"):
+        if is_history(month):
+            raise AirflowSkipException(f"{month:%Y-%m} was over before its days were loaded: bill it by hand if wanted")
+        if sealed_versions(month):
+            raise AirflowSkipException(
+                f"{month:%Y-%m} is sealed: `cleanbill bill {month:%Y-%m}` bills what changed since, as an adjustment"
+            )
     prepared = billing_feed.prepare_month(month, safe_run_id(dag_run.run_id))
     if prepared.is_unchanged:
-        raise AirflowSkipException(f"{month:%Y-%m} is sealed with the same inputs and charge lines: no new version")
+        publish_billed_charges()  # if the run that sealed it did not come to it
+        raise AirflowSkipException(
+            f"no charge line of {month:%Y-%m} differs from its {prepared.version - 1} sealed versions"
+            f" as of {prepared.as_of}: no new version"
+        )
 
 
 @_task
@@ -237,7 +250,7 @@ def approve_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     month = billing_month(params, dag_run.partition_key)
     if not params.get("auto_approve"):
         raise AirflowSkipException(f"the draft of {month:%Y-%m} waits for approval")
-    billing_feed.approve_feed(month, approver=None, auto=True)
+    billing_feed.approve_feed(month, approver=None, auto=True, run_id=safe_run_id(dag_run.run_id))
 
 
 @_task(takes_turn=False)
@@ -245,4 +258,26 @@ def seal_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     """Show the approved version to the billing system by one rename."""
     from cleanbill import billing_feed
 
-    billing_feed.seal_feed(billing_month(params, dag_run.partition_key))
+    billing_feed.seal_feed(billing_month(params, dag_run.partition_key), safe_run_id(dag_run.run_id))
+
+
+@_task
+def publish_billed_charges(**_: Any) -> None:
+    """Show the sealed version to the analysts, in the table billed_charges alone."""
+    from cleanbill.publish import publish_billed_charges as publish
+
+    publish()
+    _watch_answers()
+
+
+def _watch_answers() -> None:
+    """Write answers of the billing system into the ledger; alarms are warnings here, never a reason to stop."""
+    from cleanbill.acknowledgements import record_news
+    from cleanbill.errors import CleanbillError
+
+    try:
+        alarms = record_news()
+    except CleanbillError as error:
+        alarms = [str(error)]
+    for alarm in alarms:
+        logging.getLogger(__name__).warning("billing feed: %s", mask_text(alarm))

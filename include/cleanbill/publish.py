@@ -10,17 +10,22 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
 
+from cleanbill.billed_charges import absorb_sealed
 from cleanbill.control import open_warehouse
 from cleanbill.digests import code_version, deliveries_digest, policy_digest, quoted, table_digest
 from cleanbill.errors import GateFailed
+from cleanbill.file_lock import alone
 from cleanbill.gates import LOCAL_TIME, require_green
 from cleanbill.published_tables import (
+    BILLED_CHARGES,
     GATE_RESULTS,
     MART_INFO,
     PUBLISHED_MARTS,
@@ -57,11 +62,7 @@ def publish_marts(run_id: str) -> Publication:
         GateFailed: the gate's record is absent, red, or about other rows. Nothing was changed.
     """
     settings = get_settings()
-    settings.marts.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(settings)
-    # Same file system as the target, so that the move is one rename.
-    staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=settings.marts))
-    try:
+    with _staging_folder(settings) as staging:
         database = staging / settings.published_marts.name
         with open_warehouse(settings, read_only=True) as connection:
             require_green("marts", run_id, connection, settings)
@@ -71,27 +72,103 @@ def publish_marts(run_id: str) -> Publication:
                 _copy_mart(connection, table)
             _write_gate_results(connection, run_id)
             _write_mart_info(connection, run_id, settings)
-            rows, digests = _describe(connection)
+            rows, digests = _describe(connection, (*PUBLISHED_MARTS, GATE_RESULTS, MART_INFO))
             changed = _write_changed_parquet(connection, staging, digests, settings)
             connection.execute(f"detach {STAGED}")
-        _require_closed(database)
-        database.chmod(PUBLISHED_MODE)
-        _flush(database)
-        _keep_version(database, settings)
-        _move_into_place(staging, database, changed, digests, settings)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _release(staging, database, changed, digests, settings)
     return Publication(settings.published_marts, rows, tuple(changed))
+
+
+def publish_billed_charges() -> bool:
+    """Bring the table billed_charges of the published file up to the sealed versions; leave all else as it is.
+
+    A released bill is seen at once, whatever state the warehouse is in: the published file itself is copied, the one
+    table replaced, and the copy moved into place. Done again it changes nothing.
+
+    Returns:
+        Whether something was published: not if nothing is published yet, or the table is up to date.
+
+    Raises:
+        FeedError: a sealed version is damaged. Nothing was changed.
+    """
+    settings = get_settings()
+    with open_warehouse(settings) as connection:
+        absorb_sealed(connection, settings)
+    if not settings.published_marts.exists():
+        return False
+    with _staging_folder(settings) as staging:
+        database = staging / settings.published_marts.name
+        with open_warehouse(settings, read_only=True) as connection:
+            connection.execute(f"attach '{_sql_text(settings.published_marts)}' as published (read_only)")
+            if _same_billed_versions(connection):
+                return False
+            options = f"read_write, storage_version '{PUBLISHED_STORAGE_VERSION}'"
+            connection.execute(f"attach '{_sql_text(database)}' as {STAGED} ({options})")
+            connection.execute(f"copy from database published to {STAGED}")
+            connection.execute(f"drop table if exists {STAGED}.main.{quoted(BILLED_CHARGES.name)}")
+            _copy_mart(connection, BILLED_CHARGES)
+            now = datetime.now(LOCAL_TIME).replace(tzinfo=None, microsecond=0)
+            connection.execute(f"update {STAGED}.main.mart_info set published_at = $now", {"now": now})  # noqa: S608
+            _, new = _describe(connection, (BILLED_CHARGES, MART_INFO))
+            digests = _published_digests(settings) | new
+            changed = _write_changed_parquet(connection, staging, new, settings)
+            connection.execute(f"detach {STAGED}")
+            connection.execute("detach published")
+        _release(staging, database, changed, digests, settings)
+    return True
+
+
+def _same_billed_versions(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Tell whether the attached published file holds exactly the versions taken in, line count and sum."""
+    if not connection.execute(
+        "select count(*) from duckdb_tables() where database_name = 'published' and table_name = $table",
+        {"table": BILLED_CHARGES.name},
+    ).fetchone()[0]:
+        return False
+    sums = "select billing_month, version, count(*), sum(delta_li)::hugeint, min(sealed_on) from {} group by all"
+    here, there = sums.format("control.billed_lines"), sums.format(f"published.main.{BILLED_CHARGES.name}")
+    differing = f"select count(*) from (({here} except {there}) union all ({there} except {here}))"  # noqa: S608
+    return connection.execute(differing).fetchone()[0] == 0
+
+
+@contextmanager
+def _staging_folder(settings: Settings) -> Iterator[Path]:
+    """Give an empty folder beside the published file, to one publication at a time.
+
+    Raises:
+        FeedError: another process publishes for too long.
+    """
+    settings.marts.mkdir(parents=True, exist_ok=True)
+    settings.warehouse_folder.mkdir(parents=True, exist_ok=True)
+    with alone(settings.warehouse_folder / "publishing.lock", "publishing"):
+        _remove_leftovers(settings)
+        # Same file system as the target, so that the move is one rename.
+        staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=settings.marts))
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _release(
+    staging: Path, database: Path, changed: dict[str, Path], digests: dict[str, str], settings: Settings
+) -> None:
+    _require_closed(database)
+    database.chmod(PUBLISHED_MODE)
+    _flush(database)
+    _keep_version(database, settings)
+    _move_into_place(staging, database, changed, digests, settings)
 
 
 def _copy_mart(connection: duckdb.DuckDBPyConnection, table: PublishedTable) -> None:
     columns = ", ".join(quoted(column) for column in table.columns)
     order = ", ".join(f"{quoted(column)} nulls last" for column in table.order)
     target = f"{STAGED}.main.{quoted(table.name)}"
+    source = table.source or f"marts.{quoted(table.name)}"
     connection.execute(
-        f"create table {target} as select {columns} from marts.{quoted(table.name)} order by {order}"  # noqa: S608 - names from the allow-list
+        f"create table {target} as select {columns} from {source} order by {order}"  # noqa: S608 - names from the allow-list
     )
-    (comment,) = connection.execute(
+    comment = connection.execute(
         """
         select comment from (
             select database_name, schema_name, table_name, comment from duckdb_tables()
@@ -115,7 +192,7 @@ def _copy_mart(connection: duckdb.DuckDBPyConnection, table: PublishedTable) -> 
         {"table": table.name},
     ).fetchall()
     comments = {column: text for column, text in described if column in table.columns}
-    _comment(connection, table.name, {"": comment or "", **comments})
+    _comment(connection, table.name, {"": (comment and comment[0]) or "", **comments})
 
 
 def _write_gate_results(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
@@ -192,13 +269,16 @@ def _comment(connection: duckdb.DuckDBPyConnection, table: str, comments: dict[s
             connection.execute(f"comment on table {subject} is '{_sql_text(text)}'")
 
 
-def _describe(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, int], dict[str, str]]:
-    """Return the row count and the content digest of every table of the file being built."""
+def _describe(
+    connection: duckdb.DuckDBPyConnection,
+    tables: Iterable[PublishedTable] = (*PUBLISHED_MARTS, GATE_RESULTS, MART_INFO),
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Return the row count and the content digest of tables of the file being built."""
     (warehouse,) = connection.execute("select current_database()").fetchone()
     connection.execute(f"use {STAGED}")
     try:
         rows, digests = {}, {}
-        for table in (*PUBLISHED_MARTS, GATE_RESULTS, MART_INFO):
+        for table in tables:
             (rows[table.name],) = connection.execute(f"select count(*) from {quoted(table.name)}").fetchone()  # noqa: S608
             digests[table.name] = table_digest(connection, "main", table.name)
     finally:

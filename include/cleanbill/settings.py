@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     threads: int = Field(default=2, ge=1, description="DuckDB threads per process")
     memory_limit: str = Field(default="4GB", description="DuckDB memory limit per process")
     feed_rows_per_file: int = Field(default=1_000_000, ge=1, description="Charge lines per file of the billing feed")
+    feed_ack_days: int = Field(
+        default=3, ge=0, description="Days after its approval by which the billing system must have answered a version"
+    )
     schedule_from: date = Field(
         default=date(2026, 1, 1), description="No daily run is started by the clock before this day; a range run may be"
     )

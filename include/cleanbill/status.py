@@ -9,10 +9,11 @@ from pathlib import Path
 
 import duckdb
 
-from cleanbill import feed_files
+from cleanbill import acknowledgements, feed_files
 from cleanbill.control import open_warehouse
 from cleanbill.day_ranges import as_ranges
 from cleanbill.errors import FeedError, SettingsError
+from cleanbill.feed_versions import numbers_in
 from cleanbill.gate_report import folder_name
 from cleanbill.manifest import DeliveryKey
 from cleanbill.settings import Settings, get_settings
@@ -124,6 +125,7 @@ class Status:
     newest_report: Path | None = None  # the page of the newest run with a gate
     exported: list[MonthStatus] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)  # what the billing system rejected, or did not answer
 
 
 def read_status(settings: Settings | None = None) -> Status:
@@ -133,6 +135,10 @@ def read_status(settings: Settings | None = None) -> Status:
     _read_published(status, settings)
     _read_warehouse(status, settings)
     _read_exports(status, settings)
+    try:
+        status.alarms = acknowledgements.alarms(settings)
+    except FeedError as error:
+        status.alarms = [str(error)]
     return status
 
 
@@ -298,9 +304,16 @@ def _read_exports(status: Status, settings: Settings) -> None:
     released = settings.exports / "billing"
     months = {path.name for root in (working, released) if root.is_dir() for path in root.iterdir() if path.is_dir()}
     for month in sorted(months):
-        folders = [(f"sealed {path.name}", path) for path in sorted((released / month).glob("v*"))]
+        folders = [
+            (f"sealed v{number}", released / month / f"v{number}") for number in sorted(numbers_in(released / month))
+        ]
         waiting = [(state, working / month / state) for state in ("approved", "draft")]
         found = next(((state, folder) for state, folder in [*reversed(folders), *waiting] if folder.is_dir()), None)
+        status.notes += [
+            f"{month}: an adjustment is {'approved, not sealed yet' if state == 'approved' else 'drafted'}"
+            for state, folder in waiting
+            if folders and folder.is_dir()
+        ]
         if found is None:
             state = "prepared" if (working / month / "feed.duckdb").exists() else "not billable yet"
             status.exported.append(MonthStatus(month, state, None, None, None, working / month))

@@ -174,6 +174,7 @@ def status_view(status: Status) -> RenderableType:
             ],
         )
     ]
+    parts += [Text(f"ALARM: {alarm}", style="bold red") for alarm in status.alarms]
     parts += [Text(f"note: {note}", style="yellow") for note in status.notes]
     parts.append(
         table(

@@ -35,7 +35,11 @@ class Feed:
 
 def first_feed(home: Path, key: str | bytes, month: date, landing: Landing | None = None) -> Feed:
     """Compute v1 of a billing month: its rows at the last day of the month before."""
-    as_of = month - timedelta(days=1)
+    return feed_at(home, key, month, month - timedelta(days=1), landing)
+
+
+def feed_at(home: Path, key: str | bytes, month: date, as_of: date | None, landing: Landing | None = None) -> Feed:
+    """Compute the rows of a billing month at any as-of date; None: the default of the contract."""
     oracle = Oracle(home, key, as_of, landing)
     numbers = {oracle.subscription_id(spell): spell.relation[0] for spell in oracle.all_spells()}
     charges: dict = {}
@@ -61,7 +65,7 @@ def first_feed(home: Path, key: str | bytes, month: date, landing: Landing | Non
         lines.sort(key=lambda line: line[:3])
     exclusions.sort(key=lambda line: line[:3])
     return Feed(
-        as_of=as_of,
+        as_of=oracle.as_of,
         charges=charges,
         exclusions=exclusions,
         settlement=[row for row in oracle.rows("sp_settlement") if row["billing_month"] == month],

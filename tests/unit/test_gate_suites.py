@@ -41,6 +41,7 @@ GATED_TABLES = {
     "marts": {
         "absorbed_state": (3, 0),
         "anomalous_subscriptions": (7, 0),
+        "billed_charges": (3, 0),
         "billing_dispositions": (11, 0),
         "dim_service": (6, 0),
         "dim_service_provider": (2, 0),
@@ -53,6 +54,7 @@ GATED_TABLES = {
         "usage_outside_spells": (2, 0),
     },
     "export": {
+        "adjustments": (5, 0),
         "charges": (7, 0),
         "dispositions": (3, 0),
         "exclusions": (5, 0),

@@ -163,13 +163,14 @@ def test_close_days_is_skipped_when_no_day_is_closed(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("params", "partition_key", "is_history", "is_unchanged", "skipped"),
+    ("params", "partition_key", "is_history", "is_sealed", "is_unchanged", "skipped"),
     [
-        ({}, "2026-10", False, False, False),
-        ({}, "2026-10", True, False, True),
-        ({}, "2026-10", False, True, True),
-        ({"month": "2026-11"}, None, True, False, False),  # asked for by name: history is billed
-        ({"month": "2026-11"}, None, False, True, True),
+        ({}, "2026-10", False, False, False, None),
+        ({}, "2026-10", True, False, False, "bill it by hand"),
+        ({}, "2026-10", False, True, False, "`cleanbill bill 2026-11` bills what changed since"),
+        ({"month": "2026-11"}, None, True, False, False, None),  # asked for by name: history is billed
+        ({"month": "2026-11"}, None, False, True, False, None),  # and what is sealed is adjusted
+        ({"month": "2026-11"}, None, False, True, True, "no charge line"),
     ],
 )
 def test_when_a_billing_run_ends_as_skipped(
@@ -177,8 +178,9 @@ def test_when_a_billing_run_ends_as_skipped(
     params: dict[str, Any],
     partition_key: str | None,
     is_history: bool,
+    is_sealed: bool,
     is_unchanged: bool,
-    skipped: bool,
+    skipped: str | None,
 ) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
@@ -186,12 +188,14 @@ def test_when_a_billing_run_ends_as_skipped(
 
     def prepare(month: date, run_id: str) -> SimpleNamespace:
         prepared.append(month)
-        return SimpleNamespace(is_unchanged=is_unchanged)
+        return SimpleNamespace(is_unchanged=is_unchanged, version=2, as_of=date(2026, 11, 5))
 
     monkeypatch.setattr("cleanbill.day_closing.is_history", lambda month: is_history)
     monkeypatch.setattr("cleanbill.billing_feed.prepare_month", prepare)
+    monkeypatch.setattr("cleanbill.feed_versions.sealed_versions", lambda month: [1] if is_sealed else [])
+    monkeypatch.setattr("cleanbill.publish.publish_billed_charges", lambda: False)
     if skipped:
-        with pytest.raises(AirflowSkipException):
+        with pytest.raises(AirflowSkipException, match=skipped):
             perform(pipeline.prepare_month, params=params, dag_run=a_run(partition_key=partition_key))
     else:
         perform(pipeline.prepare_month, params=params, dag_run=a_run(partition_key=partition_key))
@@ -204,7 +208,8 @@ def test_only_auto_approve_approves(monkeypatch: pytest.MonkeyPatch, auto_approv
 
     approved = []
     monkeypatch.setattr(
-        "cleanbill.billing_feed.approve_feed", lambda month, approver, auto: approved.append((month, approver, auto))
+        "cleanbill.billing_feed.approve_feed",
+        lambda month, approver, auto, run_id: approved.append((month, approver, auto)),
     )
     params = {"month": "2026-11", "auto_approve": auto_approve}
     if auto_approve:
