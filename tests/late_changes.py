@@ -62,7 +62,7 @@ class LateChanges:
                 newest[key] = max(newest.get(key, (0, path)), (manifest["delivery"], path))
             except (ValueError, KeyError, TypeError):
                 continue
-        candidates = [newest[key] for key in sorted(newest) if key[0] in CHANGED]
+        candidates = [newest[key] for key in sorted(newest) if key[0] in CHANGED and _has_rows(newest[key][1])]
         return sum(self._resend(*one) for one in self.rng.sample(candidates, min(number, len(candidates))))
 
     def _resend(self, delivery: int, path: Path) -> bool:
@@ -107,3 +107,7 @@ class LateChanges:
         if "province" in values and self.rng.random() < 0.1:
             values["province"] = self.rng.choice(["", "sx", "bj"])
         return [values[column] for column in header]
+
+
+def _has_rows(manifest: Path) -> bool:
+    return any(file["rows"] for file in json.loads(manifest.read_text())["files"])

@@ -12,20 +12,16 @@ import duckdb
 from cleanbill import feed_files, sealed_lines
 from cleanbill.errors import FeedError
 from cleanbill.feed_versions import SealedVersion, released_months, sealed_versions
-from cleanbill.pseudonym import HEX_DIGITS, set_key_variables
+from cleanbill.pseudonym import pseudonym_sql, set_key_variables
 from cleanbill.settings import Settings
 
-# The pseudonym as the dbt macro computes it.
 LINES_SQL = f"""
 insert into control.billed_lines
 select
     $month,
     version,
     subscription_id,
-    left(
-        sha256(getvariable('pseudonym_outer') || unhex(sha256(getvariable('pseudonym_inner') || encode(msisdn)))),
-        {HEX_DIGITS}
-    ),
+    {pseudonym_sql("msisdn")},
     sp_code,
     service_code,
     charged_li,

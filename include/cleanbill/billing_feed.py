@@ -297,7 +297,7 @@ def _refuse_without_draft(draft: Path, month: date, settings: Settings) -> None:
     raise FeedError(
         where=str(draft),
         expected="a draft to approve",
-        found=f"none; version {sealed[-1].version} is sealed and never changes" if sealed else "none",
+        found=f"version {sealed[-1].version}, which never changes" if sealed else "none",
         advice=f"`cleanbill bill {month:%Y-%m}` writes one" + (" if a charge line changed since" if sealed else ""),
     )
 

@@ -261,7 +261,7 @@ def seal_feed(params: dict[str, Any], dag_run: Any, **_: Any) -> None:
     billing_feed.seal_feed(billing_month(params, dag_run.partition_key), safe_run_id(dag_run.run_id))
 
 
-@_task
+@_task(takes_turn=False)
 def publish_billed_charges(**_: Any) -> None:
     """Show the sealed version to the analysts, in the table billed_charges alone."""
     from cleanbill.publish import publish_billed_charges as publish

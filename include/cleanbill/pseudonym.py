@@ -16,6 +16,18 @@ def pseudonym(text: str, key: bytes) -> str:
     return hmac.new(key, text.encode("utf-8"), hashlib.sha256).hexdigest()[:HEX_DIGITS]
 
 
+def pseudonym_sql(text: str) -> str:
+    """Return the SQL of `pseudonym(text, key)` on a connection whose key variables are set (the dbt macro is the same).
+
+    Args:
+        text: a column name.
+    """
+    return (
+        "left(sha256(getvariable('pseudonym_outer') || unhex(sha256("
+        f"getvariable('pseudonym_inner') || encode({text})))), {HEX_DIGITS})"
+    )
+
+
 def set_key_variables(connection: Any, key: bytes) -> None:
     """Set `pseudonym_inner` and `pseudonym_outer` on a DuckDB connection for the dbt macro `pseudonym`.
 

@@ -325,7 +325,7 @@ class _Run:
     ) -> None:
         """Analysts must see of a month what was sealed, and nothing else."""
         from cleanbill.billed_charges import approval_day
-        from cleanbill.pseudonym import pseudonym
+        from cleanbill.pseudonym import pseudonym_sql, set_key_variables
 
         path = self.settings.published_marts
         if not path.exists():
@@ -341,12 +341,13 @@ class _Run:
         ).fetchone()[0]:
             self.result.notes.append(f"{path.name} holds no {BILLED_CHARGES.name} yet: run or bill once")
             return
-        key = self.settings.pseudonym_key_bytes()
-        db.create_function("subscriber", lambda msisdn: pseudonym(msisdn, key), ["varchar"], "varchar")
-        released = """
-            select version, subscription_id, subscriber(msisdn), sp_code, service_code, charged_li, delta_li, sealed_on
+        set_key_variables(db, self.settings.pseudonym_key_bytes())
+        released = f"""
+            select
+                version, subscription_id, {pseudonym_sql("msisdn")}, sp_code, service_code, charged_li, delta_li,
+                sealed_on
             from sealed_lines inner join approvals using (version)
-        """
+        """  # noqa: S608 - a constant
         shown = f"""
             select version, subscription_id, subscriber_id, sp_code, service_code, charged_li, delta_li, sealed_on
             from published.main.{BILLED_CHARGES.name} where billing_month = $month

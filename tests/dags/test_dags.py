@@ -21,7 +21,14 @@ TASKS = {
         "publish_marts",
         "close_days",
     ],
-    "billing_monthly": ["prepare_month", "check_export", "draft_feed", "approve_feed", "seal_feed"],
+    "billing_monthly": [
+        "prepare_month",
+        "check_export",
+        "draft_feed",
+        "approve_feed",
+        "seal_feed",
+        "publish_billed_charges",
+    ],
 }
 LONGEST_FILE = 60
 MOST_TASKS = 8

@@ -216,6 +216,7 @@ def test_days_and_month_under_the_scheduler(cleanbill_home: Path, monkeypatch: p
             "draft_feed": "success",
             "approve_feed": "skipped",
             "seal_feed": "skipped",
+            "publish_billed_charges": "skipped",
         }
         assert len(runs_of_month(runtime, since)) == 1
         assert (cleanbill_home / "warehouse" / "billing" / "2026-03" / "draft" / "manifest.json").exists()
