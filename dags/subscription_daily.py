@@ -11,7 +11,8 @@ Runs wait for one another: a task in `up_for_reschedule` waits until the run at 
 - `ingest_extracts` red: the message names the file. Rejected deliveries do not turn it red: see `cleanbill status`.
 - `check_*` red: the message names expectation, rows, evidence under `reports/gates/` and what to do. Retrying is no
   use; have the source resend (next delivery number) or correct the policy row, then clear from `ingest_extracts`.
-- `build_*` red: dbt's own message is in the log. A lock or memory error was already tried again.
+- `build_*` red: dbt's own message is in the log. A lock or memory error was already tried again. Cleared after another
+  run had its turn, it may ask for a verdict on the rows of now: clear from `ingest_extracts` on.
 - `publish_marts` red: readers still have the last version. Free disk space, clear the task.
 - `close_days` skipped: the day is not complete. Harmless now; `billing_monthly` waits for the late delivery.
 """
