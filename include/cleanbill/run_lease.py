@@ -25,9 +25,6 @@ from cleanbill.settings import Settings, get_settings
 
 # Longer than Airflow takes to notice that a worker died (300 s) and to try its task again (30 s).
 STALE_SECONDS = 900
-COMMAND = "command line"
-COMMAND_WAIT_SECONDS = 600
-POLL_SECONDS = 0.5
 
 _locked: list[int] = []  # the descriptor of run.lock while this process works
 
@@ -78,7 +75,7 @@ def working(
         except BlockingIOError:
             raise _taken(_read(settings), "a task of it is at work") from None
         holder = _read(settings)
-        if holder is not None and not holder.is_of(wanted) and not _is_over(holder) and not has_ended(holder):
+        if holder is not None and not holder.is_of(wanted) and not _is_stale(holder) and not has_ended(holder):
             raise _taken(holder, "it is between two of its tasks")
         _write(wanted, settings)
         _locked.append(lock.fileno())
@@ -91,32 +88,6 @@ def working(
             with contextlib.suppress(OSError):  # the error of the task itself is the one to show
                 if _path(settings).exists():
                     _write(_now(wanted), settings)
-
-
-@contextlib.contextmanager
-def command_turn(
-    name: str, settings: Settings | None = None, wait_seconds: float = COMMAND_WAIT_SECONDS
-) -> Iterator[None]:
-    """Work as a command of the command line, alone; waits for the run at work to end.
-
-    Raises:
-        LeaseTaken: that run has not ended after `wait_seconds`. Nothing was done.
-    """
-    deadline = time.monotonic() + wait_seconds
-    with contextlib.ExitStack() as turn:
-        while True:
-            try:
-                turn.enter_context(
-                    working(
-                        lease_of(COMMAND, str(os.getpid()), name, COMMAND), lambda _: False, settings, ends_run=True
-                    )
-                )
-                break
-            except LeaseTaken:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_SECONDS)
-        yield
 
 
 def give_back(ended: Callable[[Lease], bool], settings: Settings | None = None) -> None:
@@ -148,10 +119,8 @@ def _now(lease: Lease) -> Lease:
     return lease_of(lease.dag_id, lease.run_id, lease.task_id, lease.orchestrator)
 
 
-def _is_over(holder: Lease) -> bool:
-    """Tell whether a holder none of whose tasks works is over: a command is one process, a run shows itself in time."""
-    is_stale = abs(time.time() - holder.seen_at) > STALE_SECONDS  # also when the clock was set back
-    return is_stale or holder.orchestrator == COMMAND
+def _is_stale(holder: Lease) -> bool:
+    return abs(time.time() - holder.seen_at) > STALE_SECONDS  # also when the clock was set back
 
 
 def _path(settings: Settings) -> Path:
@@ -178,5 +147,5 @@ def _taken(holder: Lease | None, found: str) -> LeaseTaken:
         where="run lease of the warehouse",
         expected="no other run at work",
         found=f"{name}: {found}",
-        advice="wait until that run has ended; a task is tried again by itself, a command has to be repeated",
+        advice="wait: the task is tried again by itself when that run has ended",
     )

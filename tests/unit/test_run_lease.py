@@ -1,10 +1,8 @@
 """The lease: one run at a time works on the warehouse, whatever happens to the one before."""
 
 import json
-import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -122,26 +120,6 @@ def test_it_is_not_given_back_under_the_hands_of_who_works(cleanbill_home: Path)
 def test_a_damaged_file_stops_nobody(cleanbill_home: Path, content: str) -> None:
     (cleanbill_home / "warehouse").mkdir()
     (cleanbill_home / "warehouse" / "run_lease.json").write_text(content)
-    work(of("b"))
-    assert holder(cleanbill_home) == "b"
-
-
-def test_a_command_waits_for_the_run_at_work_and_runs_wait_for_it(cleanbill_home: Path) -> None:
-    work(of("a"))
-    with pytest.raises(LeaseTaken, match="a command has to be repeated"), run_lease.command_turn("x", wait_seconds=0):
-        pass
-    threading.Timer(0.3, lambda: work(of("a", "close_days"), ends_run=True)).start()
-    with run_lease.command_turn("bill"):
-        assert holder(cleanbill_home) == str(os.getpid())
-        with pytest.raises(LeaseTaken, match="task bill"):
-            work(of("b"), has_ended)
-    assert holder(cleanbill_home) is None
-
-
-def test_a_command_that_failed_or_was_killed_blocks_nobody(cleanbill_home: Path) -> None:
-    with pytest.raises(ValueError, match="a bug"), run_lease.command_turn("bill"):
-        raise ValueError("a bug")
-    assert holder(cleanbill_home) is not None
     work(of("b"))
     assert holder(cleanbill_home) == "b"
 
