@@ -268,7 +268,8 @@ def load_mapping(mapping: str | Path) -> SourceMapping:
     path = find_mapping(mapping)
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_LoaderWithoutDoubles)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OSError, ValueError, TypeError, RecursionError) as error:
+        # Not only YAML's own errors: 2026-02-30 is a ValueError, a list as a key a TypeError.
         raise _mapping_error(path, "file", "YAML in UTF-8", " ".join(str(error).split())[:300]) from error
     if not isinstance(raw, dict):
         raise _mapping_error(path, "file", "a YAML mapping with keys", type(raw).__name__)

@@ -67,6 +67,34 @@ WRONG = {
     "unknown key": ("identity: msisdn", "identity: msisdn\ncolour: red", "key colour", "red"),
     "key twice": ("identity: msisdn", "identity: msisdn\nidentity: opaque", "key file", "identity"),
     "not YAML": ("identity: msisdn", "identity: [msisdn", "key file", "line"),
+    "no such day": (
+        "identity: msisdn",
+        "identity: msisdn\nperiod: {first: 2024-02-30, last: 2024-03-01}",
+        "file",
+        "day",
+    ),
+    "list as a key": ("identity: msisdn", "identity: msisdn\n[a, b]: c", "key file", ""),
+    "deep nesting": ("identity: msisdn", f"identity: {'[' * 5000}", "key file", ""),
+    "a file's day without a date": (
+        "    from: orders\n    when",
+        "    from: orders\n    day: file\n    when",
+        "records.0.day",
+        "{date}",
+    ),
+    "fixed width without a layout": (
+        "name: orders.csv",
+        "name: orders.csv\n    format: fixed_width",
+        "files.orders",
+        "layout",
+    ),
+    "verf of a csv": ("name: orders.csv", 'name: orders.csv\n    verf: {delimiter: "|"}', "files.orders", "verf"),
+    "columns and layout": (
+        "name: orders.csv",
+        "name: orders.csv\n    format: fixed_width\n    layout: {row_length: 9, positions: {id: 1-8}}",
+        "files.orders",
+        "not both",
+    ),
+    "two dates in a name": ("name: orders.csv", 'name: "{date}_{date}.csv"', "files.orders", "at most once"),
     "missing key": ("identity: msisdn\n", "", "key identity", "required"),
     "unknown identity": ("identity: msisdn", "identity: imsi", "key identity", "imsi"),
     "source that cannot be in a file name": ("source: acme", "source: a_1", "key source", "a_1"),
@@ -172,3 +200,56 @@ def test_wrong_mapping_is_refused_with_file_key_and_finding(tmp_path: Path, old:
 def test_unknown_mapping_names_the_built_in_ones(tmp_path: Path):
     with pytest.raises(InputFileError, match="ravenstack"):
         load_mapping(str(tmp_path / "nothing.yml"))
+
+
+FIXED = """
+source: acme
+description: sample
+identity: msisdn
+consent: as_delivered
+quarantine_limit_percent: 1
+files:
+  lines:
+    name: lines.dat
+    format: fixed_width
+    layout: {row_length: ROW, line_end: END, positions: {msisdn: FIRST, state: 12-12, since: 13-26}}
+records:
+  - extract: line_status
+    from: lines
+    day: {column: since, time: ["%Y%m%d%H%M%S"]}
+    columns:
+      msisdn: msisdn
+      status: {column: state, codes: {A: stopped, B: closed}}
+      from_time: {column: since, time: ["%Y%m%d%H%M%S"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("row_length", "end", "first", "said"),
+    [
+        (27, "lf", "1-11", None),
+        (26, "lf", "1-11", "since"),
+        (26, "none", "1-11", None),
+        (25, "none", "1-11", "since"),
+        (28, "crlf", "1-11", None),
+        (27, "crlf", "1-11", "since"),
+        (27, "lf", "0-11", "positions.msisdn"),
+        (27, "lf", "11-1", "positions.msisdn"),
+        (27, "lf", "11", "positions.msisdn"),
+        (27, "lf", "1-x", "positions.msisdn"),
+        (0, "lf", "1-11", "layout.row_length"),
+        (27, "cr", "1-11", "layout.line_end"),
+    ],
+)
+def test_a_layout_must_fit_its_row(tmp_path: Path, row_length: int, end: str, first: str, said: str | None):
+    text = (
+        FIXED.replace("ROW", str(row_length))
+        .replace("END", end)
+        .replace("FIRST", first if "-" in first else f"'{first}'")
+    )
+    path = write(tmp_path, text)
+    if said is None:
+        assert load_mapping(path).files["lines"].columns == ["msisdn", "state", "since"]
+    else:
+        with pytest.raises(InputFileError, match=said):
+            load_mapping(path)
