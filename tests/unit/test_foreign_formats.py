@@ -1,16 +1,22 @@
 """Foreign formats: each good sample lands and is taken in, each broken one ends exactly as it says."""
 
 import csv
+import gzip
+import io
 import random
+import tracemalloc
 from datetime import date
 from pathlib import Path
 
 import pytest
-from cleanbill.errors import CleanbillError, LandingRefused
+from cleanbill import foreign_text
+from cleanbill.errors import CleanbillError, IngestFailed, LandingRefused
+from cleanbill.fixed_width import FixedLayout, read_rows
 from cleanbill.ingest import ingest
 from cleanbill.land import LandSummary, land
 from cleanbill.reason_codes import FOREIGN_ROW_CODES, LANDING_CODES, RECORD_CODES
 from cleanbill.settings import Settings
+from cleanbill.source_mapping import load_mapping
 
 from tests.delivery_writer import policy_root
 from tests.foreign_samples import FORMATS, BrokenSample, broken_samples, expected_of, put_sample
@@ -140,6 +146,58 @@ def test_broken_samples_end_as_they_say(tmp_path: Path, settings: Settings, samp
     assert {path.name: path.read_bytes() for path in files.iterdir()} == before
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize(
+    ("encoding", "delimiter"), [("gb18030", "|+|"), ("gbk", "||"), ("utf-8", "\x01"), ("utf-8", ";")]
+)
+def test_where_a_block_ends_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, encoding: str, delimiter: str
+):
+    """A delimiter, a character or a line end may lie across two blocks."""
+    lines = [["停机", "", "a|b"], ["亅|", "+|", "x"], ["", "", ""], ["|", "㐂" if encoding == "gb18030" else "q", "z"]]
+    text = "\r\n".join(delimiter.join(fields) for fields in lines)
+    path, clean = tmp_path / "foreign.txt", tmp_path / "clean"
+    path.write_bytes(text.encode(encoding))
+    monkeypatch.setattr(foreign_text, "BLOCK", block)
+    assert foreign_text.decode_to_utf8(path, encoding, delimiter, clean) is False
+    # As Python itself splits the whole text, from left to right.
+    assert [line.split("\x1f") for line in clean.read_text(encoding="utf-8").split("\n")] == [
+        line.split(delimiter) for line in text.split("\r\n")
+    ]
+
+
+def test_a_gzip_bomb_is_refused_within_bounds(tmp_path: Path, settings: Settings):
+    files = put_sample(tmp_path / "files", "lines-e")
+    (files / "lines_20261101.txt").unlink()
+    with gzip.open(files / "lines_20261101.txt.gz", "wb") as stream:
+        for _ in range(64):
+            stream.write(b"0" * (1 << 20))
+    with pytest.raises(LandingRefused, match="too_large"):
+        land("lines-e", files, settings)
+    assert sum(path.stat().st_size for path in settings.home.rglob("*") if path.is_file()) < 100_000
+
+
+def test_a_row_of_another_length_costs_itself_where_rows_have_line_ends(tmp_path: Path):
+    layout = FixedLayout(row_length=7, line_end="crlf", positions={"a": "1-2", "b": "3-5"})
+    content = b"ab123\r\nab12\r\nab1234\r\n\r\n" + "中12 ".encode("gbk") + b"\r\nab123"
+    rows = list(read_rows(io.BytesIO(content), layout, "gbk"))
+    assert [row.problem for row in rows] == [None, *["wrong_row_length"] * 3, None, None]
+    assert [row.columns for row in rows if not row.problem] == [["ab", "123"], ["中", "12"], ["ab", "123"]]
+    counted = FixedLayout(row_length=5, line_end="none", positions={"a": "1-2", "b": "3-5"})
+    rows = list(read_rows(io.BytesIO(b"ab123cd456e"), counted, "gbk"))
+    assert [row.problem for row in rows] == [None, None, "wrong_row_length"]
+
+
+def test_a_full_disk_or_a_folder_that_cannot_be_written_stops_with_one_line(tmp_path: Path, settings: Settings):
+    files = put_sample(tmp_path / "files", "lines-e")
+    settings.home.mkdir()
+    settings.landing.write_text("no folder")
+    with pytest.raises(IngestFailed, match="What to do: check permissions"):
+        land("lines-e", files, settings)
+    settings.landing.unlink()
+    assert land("lines-e", files, settings).deliveries_written == 1
+
+
 def mutate(content: bytes, chance: random.Random) -> bytes:
     """Return the bytes changed as bad lines, disks and people change them."""
     data = bytearray(content)
@@ -213,11 +271,6 @@ def test_many_mutants_of_the_samples_never_end_in_a_traceback(tmp_path: Path, se
 
 def test_a_long_fixed_width_file_needs_little_memory(tmp_path: Path, settings: Settings):
     """The rows pass one by one; DuckDB may use what its limit says."""
-    import tracemalloc
-
-    from cleanbill.fixed_width import read_rows
-    from cleanbill.source_mapping import load_mapping
-
     files = put_sample(tmp_path / "files", "boss-fixed")
     path = files / "SUBSCR_20261101.dat"
     path.write_bytes(path.read_bytes() * 2000)
