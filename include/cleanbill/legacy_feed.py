@@ -19,7 +19,9 @@ import yaml
 
 from cleanbill.control_file import SUFFIX, ControlRow
 from cleanbill.errors import FeedError
-from cleanbill.feed_files import flush_folder, verify_version
+from cleanbill.feed_files import SUCCESS, flush_folder, verify_version
+from cleanbill.feed_versions import RELEASED_FILE, RELEASED_FOLDER, make_released_folder, sealed_folder
+from cleanbill.file_lock import alone
 from cleanbill.fixed_width import DoesNotFit, read_rows, write_rows
 from cleanbill.foreign_text import sha256_of
 from cleanbill.settings import Settings, get_settings
@@ -27,7 +29,6 @@ from cleanbill.source_mapping import ForeignFile
 
 LAYOUTS = Path(__file__).parent / "legacy_layouts.yml"
 FEED_SUFFIX = ".csv.gz"
-FILE_MODE, FOLDER_MODE = 0o640, 0o750  # true numbers: for the billing system's group, for nobody else
 
 
 @cache
@@ -49,15 +50,19 @@ def export_legacy(month: date, version: int = 1, settings: Settings | None = Non
         FeedError: the version is not sealed or damaged, or a value does not fit; nothing was written.
     """
     settings = settings or get_settings()
-    sealed = settings.exports / "billing" / f"{month:%Y-%m}" / f"v{version}"
-    if not (sealed / "_SUCCESS").is_file():
+    sealed = sealed_folder(month, version, settings)
+    if not (sealed / SUCCESS).is_file():
         raise FeedError(
             where=str(sealed),
             expected="a sealed version of the feed",
             found="none",
             advice=f"release it first: cleanbill bill {month:%Y-%m} --approver NAME",
         )
-    return write_legacy(sealed, legacy_folder(month, version, settings))
+    target = legacy_folder(month, version, settings)
+    make_released_folder(target.parent, settings)
+    settings.warehouse_folder.mkdir(parents=True, exist_ok=True)
+    with alone(settings.warehouse_folder / "legacy.lock", "the legacy feed is written"):
+        return write_legacy(sealed, target)
 
 
 def write_legacy(version_folder: Path, target: Path) -> Path:
@@ -78,8 +83,8 @@ def write_legacy(version_folder: Path, target: Path) -> Path:
         for name in sorted(names):
             _write_file(version_folder / name, staged, as_of)
         for path in staged.iterdir():
-            path.chmod(FILE_MODE)
-        staged.chmod(FOLDER_MODE)
+            path.chmod(RELEASED_FILE)
+        staged.chmod(RELEASED_FOLDER)
         flush_folder(staged)
         if target.exists():
             _require_equal(staged, target)

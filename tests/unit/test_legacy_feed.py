@@ -9,10 +9,15 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from cleanbill import billing_feed
+from cleanbill.control import open_warehouse
 from cleanbill.control_file import read_control_row, verify_against
 from cleanbill.errors import FeedError
 from cleanbill.legacy_feed import export_legacy, legacy_layouts, read_legacy, write_legacy
-from cleanbill.settings import Settings
+from cleanbill.settings import Settings, get_settings
+from cleanbill.verify import verify
+
+from tests.feed_warehouse import make_warehouse, pseudonym_of
 
 MONTH = date(2026, 11, 1)
 CHARGES = "msisdn,sp_code,service_code,subscription_id,billing_month,fee_li,charge_time"
@@ -167,3 +172,36 @@ def test_the_layouts_have_a_place_for_each_column_and_none_twice():
         assert list(layout.positions) == columns.split(",")
         taken = [byte for place in layout.slices for byte in range(place.start, place.stop)]
         assert taken == list(range(layout.width))
+
+
+@pytest.fixture
+def released(cleanbill_home: Path) -> Settings:
+    """Return a data root with version 1 of a month sealed, and an adjustment of it as version 2."""
+    make_warehouse()
+
+    def release() -> None:
+        billing_feed.prepare_month(MONTH)
+        billing_feed.draft_feed(MONTH)
+        billing_feed.approve_feed(MONTH, "Li Lei")
+        billing_feed.seal_feed(MONTH)
+
+    release()
+    with open_warehouse(get_settings()) as warehouse:
+        warehouse.execute(
+            "update marts.billing_dispositions set disposition = 'silent', reason = 'silent_user', charged_li = 0 "
+            f"where subscription_id = '{pseudonym_of(1)}'"
+        )
+    release()
+    return get_settings()
+
+
+def test_charges_and_adjustments_of_the_real_feed_read_back(released: Settings):
+    for version, kind in ((1, "charges"), (2, "adjustments")):
+        sealed = released.exports / "billing" / "2026-11" / f"v{version}"
+        folder = export_legacy(MONTH, version)
+        names = sorted(path.name.removesuffix(".csv.gz") for path in sealed.glob(f"{kind}_*.csv.gz"))
+        assert names and sorted(path.stem for path in folder.glob("*.dat")) == names
+        for data in folder.glob("*.dat"):
+            assert list(read_legacy(data)) == csv_rows(sealed / f"{data.stem}.csv.gz")
+            verify_against(data, read_control_row(data, "|"), legacy_layouts()[kind].layout)
+    assert verify().findings == []
