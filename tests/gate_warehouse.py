@@ -188,6 +188,8 @@ create schema policy;
 create table policy.service_classes as
 select * from (values ('sms', 'sms_usage'), ('mms', 'sms_usage'), ('wap', 'wap_usage'), ('portal', 'wap_usage'))
 as classes (service_class, usage_extract);
+create table policy.policy_preview as
+select 20 as first_day, date '1900-01-01' as valid_from, cast(null as date) as valid_to;
 create table policy.policy_consent as
 select true as is_required, date '2006-10-10' as valid_from, cast(null as date) as valid_to;
 """
@@ -305,6 +307,12 @@ select
     fee_li,
     case when disposition = 'billed' then fee_li else 0 end::bigint as charged_li
 from judged;
+create table marts.billing_preview as
+select *, 'known' as verdict from marts.billing_dispositions where billing_month = date '2026-10-01';
+create table marts.billing_preview_stops as
+select
+    date '2026-10-01' as billing_month, 'wap_usage' as extract, cast(null as varchar) as source,
+    date '2026-09-30' as day, 'unknown_usage' as reason, 1::bigint as relations;
 create table marts.relation_event_findings as
 select
     event_id, md5('subscriber1') as subscriber_id, sp_code, service_code, action, event_time, business_date, source,

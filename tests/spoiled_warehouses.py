@@ -299,6 +299,20 @@ MARTS = {
     ("relation_event_findings", "a finding is about an event, but for the differences of a snapshot"): (
         "update marts.relation_event_findings set event_id = null"
     ),
+    (
+        "billing_preview",
+        "only the month after that of the as-of date is previewed, and only from the policy's day on",
+    ): ("update control.absorbed_state set as_of_date = date '2026-09-19'"),
+    ("billing_preview", "every spell that is live and not ended by then is in the preview"): (
+        "delete from marts.billing_preview where subscription_id = md5('spell2')"
+    ),
+    ("billing_preview", "on the last day of a month the preview is the bill"): (
+        "update marts.billing_preview set verdict = 'open'"
+    ),
+    (
+        "billing_preview_stops",
+        "what stops the bill is missing, not waived and expected by now, or nobody was to deliver it",
+    ): "update marts.billing_preview_stops set source = 'bj', day = date '2026-07-15'",
     ("relation_event_findings", "every finding is about an event or snapshot in force"): (
         "update marts.relation_event_findings set source = 'sd' where event_id is not null"
     ),

@@ -71,11 +71,8 @@
     )
 {%- endmacro %}
 
-{# Delete what this run judges anew: whole months, and single accounts of other months. #}
-{% macro delete_judged_bills() -%}
-    {{ delete_rows(
-        "billing_month in (select billing_month from " ~ ref('int_billing_months') ~ " where is_judged_whole)"
-        ~ " or (billing_month, subscriber_id, sp_code) in (select billing_month, subscriber_id, sp_code from "
-        ~ ref('int_affected_bills') ~ ")"
-    ) }}
+{# The bills this run judges anew: whole months, and single accounts of other months. #}
+{% macro judged_bills() -%}
+    billing_month in (select billing_month from {{ ref('int_billing_months') }} where is_judged_whole)
+    or (billing_month, subscriber_id, sp_code) in (select billing_month, subscriber_id, sp_code from {{ ref('int_affected_bills') }})
 {%- endmacro %}

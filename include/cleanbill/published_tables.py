@@ -75,6 +75,17 @@ PUBLISHED_MARTS = (
         "billing_month subscription_id",
     ),
     _table(
+        "billing_preview",
+        "billing_month subscription_id subscriber_id sp_code service_code province disposition reason fee_li"
+        " charged_li verdict",
+        "billing_month subscription_id",
+    ),
+    _table(
+        "billing_preview_stops",
+        "billing_month extract source day reason relations",
+        "day extract source reason",
+    ),
+    _table(
         "sp_settlement",
         "sp_code billing_month gross_li errors_li audited_li stopped_li closed_li abnormal_li silent_li"
         " price_per_message_li refunds_li penalties_li double_refunds_li other_li to_settle_li operator_share_li"

@@ -7,7 +7,15 @@ from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
 from tests.oracle import rules
-from tests.oracle.landing import BadRecord, Landing, normalise_msisdn, optional_date, read_landing, read_reference
+from tests.oracle.landing import (
+    BadRecord,
+    Delivery,
+    Landing,
+    normalise_msisdn,
+    optional_date,
+    read_landing,
+    read_reference,
+)
 
 COLUMNS = {
     "dim_service": "sp_code service_code service_name service_class is_portal billing_type monthly_fee_li valid_from "
@@ -22,6 +30,9 @@ COLUMNS = {
     "window_start mt_count wap_hits verdict",
     "billing_dispositions": "billing_month subscription_id subscriber_id sp_code service_code province disposition "
     "reason fee_li charged_li",
+    "billing_preview": "billing_month subscription_id subscriber_id sp_code service_code province disposition reason "
+    "fee_li charged_li verdict",
+    "billing_preview_stops": "billing_month extract source day reason relations",
     "relation_event_findings": "event_id subscriber_id sp_code service_code action event_time business_date source "
     "reason",
     "extract_completeness": "extract source day expected delivered delivery rows_in rows_loaded rows_quarantined "
@@ -39,6 +50,8 @@ GRAIN = {
     "anomalous_subscriptions": ["subscription_id", "anomaly_type"],
     "silent_subscriptions": ["subscription_id", "billing_month"],
     "billing_dispositions": ["billing_month", "subscription_id"],
+    "billing_preview": ["billing_month", "subscription_id"],
+    "billing_preview_stops": ["reason", "extract", "source", "day"],
     "relation_event_findings": [
         "event_id",
         "business_date",
@@ -136,14 +149,24 @@ class Oracle:
         key: pseudonym key.
         as_of: deliveries of later business dates do not exist; None takes the default of the contract.
         landing: deliveries already read, to save time when several as-of dates are computed.
+        waived_at: the day a waiver must not have expired by; None: the as-of date. Given, nothing is previewed.
     """
 
-    def __init__(self, home: Path, key: str | bytes, as_of: date | None = None, landing: Landing | None = None):
+    def __init__(
+        self,
+        home: Path,
+        key: str | bytes,
+        as_of: date | None = None,
+        landing: Landing | None = None,
+        waived_at: date | None = None,
+    ):
         self.home = home
         self.key = key.encode() if isinstance(key, str) else key
         self.landing = landing or read_landing(home)
         self.expectations = self.read_expectations()
         self.as_of = as_of or self.default_as_of()
+        self.waived_at = waived_at or self.as_of
+        self.undecided: dict = {}  # (billing month, extract) -> first days of the windows that stay unknown
         self.end_of_as_of = midnight(self.as_of + ONE_DAY)
         self.in_force = {key: one for key, one in self.landing.in_force.items() if key[1] <= self.as_of}
         self.test_numbers = self.read_test_numbers()
@@ -164,6 +187,8 @@ class Oracle:
         self.write_anomalies()
         self.write_months()
         self.write_settlement()
+        if waived_at is None and self.as_of.day >= rules.PREVIEW_FROM_DAY:
+            self.write_preview()
 
     def rows(self, table: str) -> list:
         """Return a table as dicts."""
@@ -815,6 +840,7 @@ class Oracle:
 
     def block_unknown(self, month: date, extract: str, first: date) -> None:
         """Remember the days that leave a silence window undecided; a day on which nothing is expected is one too."""
+        self.undecided.setdefault((month, extract), []).append(first)
         self.block(month, "unknown_usage", extract, first, month - ONE_DAY)
         day = first
         while day < month:
@@ -827,7 +853,7 @@ class Oracle:
         return any(
             (row["extract"], row["source"], row["day"]) == (extract, source, day.isoformat())
             and row["requested_by"] != row["approved_by"]
-            and optional_date(row["expires_on"]) >= self.as_of
+            and optional_date(row["expires_on"]) >= self.waived_at
             for row in read_reference(self.home / "waivers.csv") or []
         )
 
@@ -909,6 +935,50 @@ class Oracle:
             fee_li=fee_li,
             charged_li=fee_li if disposition == "billed" else 0,
         )
+
+    # --------------------------------------------------------------------------------- preview
+
+    def write_preview(self) -> None:
+        """Write the bill of the next month as another oracle computes it at the month's last day, had every expected
+        usage delivery of the days still to come arrived without a record."""
+        month = add_months(self.as_of.replace(day=1), 1)
+        coming = dict(self.in_force)
+        day = self.as_of + ONE_DAY
+        while day < month:
+            expected = self.expected_on(day) if self.expectations is not None else {(key[0], key[2]) for key in coming}
+            for extract, source in expected:
+                if extract in ("sms_usage", "wap_usage", "gprs_usage"):
+                    coming[(extract, day, source)] = Delivery(extract, day, source, 1, "", "")
+            day += ONE_DAY
+        landing = Landing([], [], [], [], coming)
+        future = Oracle(self.home, self.key, month - ONE_DAY, landing, waived_at=self.as_of)
+        unknown = {
+            row["subscription_id"]
+            for row in future.rows("silent_subscriptions")
+            if row["billing_month"] == month and row["verdict"] == "unknown"
+        } - {subscription for subscription, billed in future.before_data_start if billed == month}
+        for row in future.rows("billing_dispositions"):
+            if row["billing_month"] != month:
+                continue
+            verdict = "known"
+            if row["disposition"] == "billed" and row["subscription_id"] in unknown:
+                verdict = "unknown"
+            elif row["disposition"] in ("abnormal", "silent") and self.as_of + ONE_DAY < month:
+                verdict = "open"
+            self.write("billing_preview", **row, verdict=verdict)
+        for reason, extract, source, day in future.blockers.get(month, ()):
+            if source is not None and day > self.as_of:
+                continue  # not missing yet
+            windows = future.undecided.get((month, extract), []) if reason == "unknown_usage" else []
+            self.write(
+                "billing_preview_stops",
+                billing_month=month,
+                extract=extract,
+                source=source,
+                day=day,
+                reason=reason,
+                relations=sum(first <= day for first in windows),
+            )
 
     # --------------------------------------------------------------------------------- settlement
 

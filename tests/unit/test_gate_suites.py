@@ -43,6 +43,8 @@ GATED_TABLES = {
         "anomalous_subscriptions": (7, 0),
         "billed_charges": (3, 0),
         "billing_dispositions": (11, 0),
+        "billing_preview": (4, 0),
+        "billing_preview_stops": (1, 0),
         "dim_service": (6, 0),
         "dim_service_provider": (2, 0),
         "extract_completeness": (3, 1),

@@ -1,5 +1,6 @@
 -- Anomalies of the spells judged in this run: live at the end of the day of detection, no counted use by then,
--- and usage complete over the whole window (else nobody is called abnormal).
+-- and usage complete over the whole window (else nobody is called abnormal). Those with a day of detection after the
+-- as-of date are to come if nothing changes; only the preview of the next bill reads them.
 
 with context as (
     select as_of_date from {{ source('control', 'run_context') }}

@@ -1,5 +1,6 @@
 -- Spells whose anomalies are judged in this run: affected accounts, detection days reached since the last build,
--- windows that hold a flipped day, and anomalies still open or awaiting a report.
+-- windows that hold a flipped day, anomalies still open or awaiting a report, and detection days that lie ahead, before
+-- a bill whose preview is judged whole.
 {% set anomalies = adapter.get_relation(database=target.database, schema='marts', identifier='anomalous_subscriptions') %}
 
 with context as (
@@ -17,6 +18,12 @@ final as (
     where
         windows.detected_on <= context.as_of_date
         and (context.previous_as_of_date is null or windows.detected_on > context.previous_as_of_date)
+    union
+    select windows.subscription_id
+    from windows
+    cross join context
+    inner join {{ ref('int_billing_months') }} as months on windows.detected_on < months.billing_month
+    where months.is_judged_whole and windows.detected_on > context.as_of_date
     union
     select spells.subscription_id
     from {{ ref('int_spells') }} as spells

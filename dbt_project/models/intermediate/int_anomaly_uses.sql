@@ -1,16 +1,17 @@
 {{ config(materialized='view') }}
--- First counted use of the kind that counts, for the windows of the spells judged in this run.
+-- First counted use of the kind that counts, for the windows of the spells judged in this run (up to the as-of date;
+-- while the next bill is previewed: up to that bill).
 
-with context as (
-    select as_of_date from {{ source('control', 'run_context') }}
+with horizon as (
+    select last_day from {{ ref('int_horizon') }}
 ),
 
 windows as (
     select windows.*
     from {{ ref('int_anomaly_windows') }} as windows
-    cross join context
+    cross join horizon
     semi join {{ ref('int_anomaly_scope') }} as scope on windows.subscription_id = scope.subscription_id
-    where windows.detected_on <= context.as_of_date
+    where windows.detected_on <= horizon.last_day
 ),
 
 used as (

@@ -38,6 +38,18 @@ abnormal as (
             and (anomalies.resolved_on is null or anomalies.resolved_on >= live.billing_month)
 ),
 
+-- Anomalies whose day of detection lies between the as-of date and the bill that is previewed.
+to_become_abnormal as (
+    select distinct
+        live.billing_month,
+        live.subscription_id
+    from live
+    inner join {{ ref('int_anomalies') }} as anomalies
+        on live.subscription_id = anomalies.subscription_id and anomalies.detected_on < live.billing_month
+    cross join {{ source('control', 'run_context') }} as context
+    where anomalies.detected_on > context.as_of_date
+),
+
 silent as (
     select billing_month, subscription_id
     from {{ ref('int_silence') }}
@@ -50,6 +62,8 @@ final as (
     select billing_month, subscription_id, 'test' from test_relations
     union all
     select billing_month, subscription_id, 'abnormal' from abnormal
+    union all
+    select billing_month, subscription_id, 'abnormal' from to_become_abnormal
     union all
     select billing_month, subscription_id, 'silent' from silent
 )

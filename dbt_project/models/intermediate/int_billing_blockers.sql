@@ -59,7 +59,7 @@ final as (
         missing.extract,
         missing.source,
         missing.day,
-        0
+        0::bigint
     from months
     inner join missing on missing.day < months.billing_month
     inner join {{ ref('policy_billing_inputs') }} as needed

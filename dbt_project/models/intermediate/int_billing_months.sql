@@ -1,5 +1,6 @@
--- The billing months that exist (M-01 at most the day after the as-of date, first one after the oldest order) and
--- whether this run judges every relation of the month: a new month, or one after a day whose completeness flipped.
+-- The billing months that exist (M-01 at most the day after the as-of date, first one after the oldest order), the one
+-- previewed, and whether this run judges every relation of the month: a month that is new (or newly previewed), or one
+-- after a day whose completeness flipped.
 
 with context as (
     select * from {{ source('control', 'run_context') }}
@@ -9,9 +10,15 @@ oldest as (
     select {{ month_of('min(ordered_at)') }} as month from {{ ref('int_spells') }}
 ),
 
+preview as (
+    select * from {{ ref('int_preview_month') }}
+),
+
 months as (
     select unnest(generate_series(
-        oldest.month::timestamp, (context.as_of_date + interval 1 day)::timestamp, interval 1 month
+        oldest.month::timestamp,
+        greatest(context.as_of_date + 1, (select max(billing_month) from preview))::timestamp,
+        interval 1 month
     ))::date as billing_month
     from oldest
     cross join context
@@ -31,11 +38,16 @@ final as (
         months.billing_month,
         coalesce(
             context.previous_as_of_date is null
-            or months.billing_month > context.previous_as_of_date + 1
+            or case
+                when months.billing_month <= context.as_of_date + 1
+                    then months.billing_month > context.previous_as_of_date + 1
+                else not preview.is_held
+            end
             or months.billing_month > flipped.first_day,
             false
         ) as is_judged_whole
     from months
+    left join preview on months.billing_month = preview.billing_month
     cross join context
     cross join flipped
 )

@@ -1,5 +1,5 @@
--- The one decision: why a relation live at M-01 00:00 is or is not charged for month M. The first case that
--- matches counts.
+-- The one decision: why a relation live at M-01 00:00 is or is not charged for month M (due, or previewed). The first
+-- case that matches counts.
 
 with live as (
     select * from {{ ref('int_live_relations') }}
@@ -21,7 +21,7 @@ consent as (
     select * from {{ ref('policy_consent') }}
 ),
 
-final as (
+judged as (
     select
         live.billing_month,
         live.subscription_id,
@@ -56,6 +56,22 @@ final as (
             and live.sp_code = service_suspensions.sp_code
             and live.service_code = service_suspensions.service_code
     left join consent on {{ is_valid_on('consent', 'live.ordered_at::date') }}
+),
+
+final as (
+    select
+        judged.billing_month,
+        judged.subscription_id,
+        judged.subscriber_id,
+        judged.sp_code,
+        judged.service_code,
+        judged.province,
+        judged.disposition,
+        case when judged.disposition = 'line_stopped' then judged.stop_reason else codes.reason end as reason,
+        judged.fee_li,
+        case when judged.disposition = 'billed' then judged.fee_li else 0 end as charged_li
+    from judged
+    inner join {{ ref('disposition_codes') }} as codes on judged.disposition = codes.disposition
 )
 
 select * from final

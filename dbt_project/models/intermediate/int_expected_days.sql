@@ -1,8 +1,8 @@
 {{ config(materialized='view') }}
--- Every day on which a pair is expected, up to the as-of date.
+-- Every day on which a pair is expected, up to the as-of date (while the next bill is previewed: up to that bill).
 
-with context as (
-    select as_of_date from {{ source('control', 'run_context') }}
+with horizon as (
+    select last_day from {{ ref('int_horizon') }}
 ),
 
 final as (
@@ -11,11 +11,11 @@ final as (
         pairs.source,
         unnest(generate_series(
             pairs.valid_from::timestamp,
-            least(coalesce(pairs.valid_to, context.as_of_date), context.as_of_date)::timestamp,
+            least(coalesce(pairs.valid_to, horizon.last_day), horizon.last_day)::timestamp,
             interval 1 day
         ))::date as day
     from {{ source('control', 'expected_pairs') }} as pairs
-    cross join context
+    cross join horizon
     where pairs.schedule = 'daily'
 )
 

@@ -1,4 +1,5 @@
--- One row for every extract and day from its first expected or delivered day to the as-of date.
+-- One row for every extract and day from its first expected or delivered day to the as-of date. While the next bill is
+-- previewed the days up to it follow, as if each expected delivery will come.
 
 with context as (
     select as_of_date from {{ source('control', 'run_context') }}
@@ -19,8 +20,9 @@ expected_days as (
     select
         expected.extract,
         expected.day,
-        bool_and(deliveries.delivery is not null) as is_complete
+        bool_and(deliveries.delivery is not null or expected.day > context.as_of_date) as is_complete
     from expected
+    cross join context
     left join deliveries
         on
             expected.extract = deliveries.extract
@@ -52,9 +54,9 @@ bounds as (
 spine as (
     select
         bounds.extract,
-        unnest(generate_series(bounds.first_day::timestamp, context.as_of_date::timestamp, interval 1 day))::date as day
+        unnest(generate_series(bounds.first_day::timestamp, horizon.last_day::timestamp, interval 1 day))::date as day
     from bounds
-    cross join context
+    cross join {{ ref('int_horizon') }} as horizon
 ),
 
 final as (

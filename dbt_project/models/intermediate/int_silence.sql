@@ -1,6 +1,6 @@
 {{ config(
     materialized='incremental',
-    pre_hook="{{ delete_judged_bills() }}",
+    pre_hook="{{ delete_rows(judged_bills()) }}",
 ) }}
 -- depends_on: {{ ref('int_billing_months') }}
 -- depends_on: {{ ref('int_affected_bills') }}

@@ -13,7 +13,10 @@ with context as (
 ),
 
 anomalies as (
-    select * from {{ ref('int_anomalies') }}
+    select anomalies.*
+    from {{ ref('int_anomalies') }} as anomalies
+    cross join context
+    where anomalies.detected_on <= context.as_of_date
 ),
 
 working_days as (

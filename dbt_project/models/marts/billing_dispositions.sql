@@ -1,12 +1,12 @@
 {{ config(
     materialized='incremental',
-    pre_hook="{{ delete_judged_bills() }}",
+    pre_hook="{{ delete_rows(judged_bills()) }}",
 ) }}
 -- depends_on: {{ ref('int_billing_months') }}
 -- depends_on: {{ ref('int_affected_bills') }}
 
-with judged as (
-    select * from {{ ref('int_dispositions') }}
+with context as (
+    select as_of_date from {{ source('control', 'run_context') }}
 ),
 
 final as (
@@ -18,11 +18,12 @@ final as (
         judged.service_code,
         judged.province,
         judged.disposition,
-        case when judged.disposition = 'line_stopped' then judged.stop_reason else codes.reason end as reason,
+        judged.reason,
         judged.fee_li,
-        case when judged.disposition = 'billed' then judged.fee_li else 0 end as charged_li
-    from judged
-    inner join {{ ref('disposition_codes') }} as codes on judged.disposition = codes.disposition
+        judged.charged_li
+    from {{ ref('int_dispositions') }} as judged
+    cross join context
+    where judged.billing_month <= context.as_of_date + 1
 )
 
 select * from final

@@ -10,7 +10,10 @@ deliveries as (
 ),
 
 expected as (
-    select * from {{ ref('int_expected_days') }}
+    select expected.*
+    from {{ ref('int_expected_days') }} as expected
+    cross join context
+    where expected.day <= context.as_of_date
 ),
 
 waived as (

@@ -1,6 +1,10 @@
 {{ config(materialized='view') }}
 
-with final as (
+with context as (
+    select as_of_date from {{ source('control', 'run_context') }}
+),
+
+final as (
     select
         subscription_id,
         subscriber_id,
@@ -13,6 +17,8 @@ with final as (
         wap_hits,
         verdict
     from {{ ref('int_silence') }}
+    cross join context
+    where billing_month <= context.as_of_date + 1
 )
 
 select * from final
