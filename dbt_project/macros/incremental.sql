@@ -25,7 +25,8 @@
         select list_prepend('lake/{{ extract }}/empty.parquet', coalesce(list({{ which }} order by {{ which }}), []))
         from {{ ref('changed_deliveries') }}
         where extract = '{{ extract }}' and {{ which }} is not null
-    )
+    );
+    {{ check_lake_files(variable) }}
 {%- endmacro %}
 
 {#
@@ -52,7 +53,22 @@
             {% if is_incremental() -%}
             and deliveries.business_date between affected.first_day and affected.last_day
             {%- endif %}
-    )
+    );
+    {#- a full build has checked all of them while it took them in -#}
+    {% if is_incremental() %}{{ check_lake_files(variable) }}{% endif %}
+{%- endmacro %}
+
+{#
+    Stop the model if a file of `<variable>` is not, byte for byte, what ingest wrote: a flipped bit in a Parquet file
+    mostly reads as another value.
+#}
+{% macro check_lake_files(variable) -%}
+    select error('damaged lake file ' || min(recorded.lake_path) || ': delete it, then run again; it is made anew from landing/')
+    from read_blob(getvariable('{{ variable }}')) as found
+    inner join {{ source('control', 'lake_files') }} as recorded
+        on array_to_string(string_split(found.filename, '/')[-4:], '/') = recorded.lake_path
+    where recorded.sha256 <> sha256(found.content)
+    having count(*) > 0
 {%- endmacro %}
 
 {% macro lake_rows(variable) -%}
@@ -68,7 +84,8 @@
         )
         from {{ ref('full_file_changes') }}
         where extract = '{{ extract }}'
-    )
+    );
+    {{ check_lake_files(variable) }}
 {%- endmacro %}
 
 {# The bills this run judges anew: whole months, and single accounts of other months. #}

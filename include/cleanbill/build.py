@@ -91,7 +91,7 @@ def build_scratch(as_of: date) -> Path:
         leftover.unlink(missing_ok=True)
     with open_warehouse(settings, path=path) as connection:
         connection.execute(f"attach '{_sql_text(settings.warehouse)}' as warehouse (read_only)")
-        for table in ("deliveries", "delivery_files"):
+        for table in ("deliveries", "delivery_files", "lake_files"):
             connection.execute(f"insert into control.{table} select * from warehouse.control.{table}")  # noqa: S608
         connection.execute("detach warehouse")
         decide_in_force(connection)

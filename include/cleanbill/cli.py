@@ -179,6 +179,17 @@ def run(first: FirstDay, last: LastDay) -> None:
 
 
 @app.command()
+def rebuild() -> None:
+    """Make a lost warehouse anew from the lake alone, check and publish it: one real run of subscription_daily."""
+    from cleanbill.airflow_runtime import run_daily
+    from cleanbill.lake_index import newest_day_of_a_lost_warehouse
+    from cleanbill.settings import get_settings
+
+    newest = newest_day_of_a_lost_warehouse(get_settings())
+    run_daily(newest, newest)
+
+
+@app.command()
 def bill(
     month: Month,
     auto_approve: Annotated[

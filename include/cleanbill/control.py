@@ -5,19 +5,23 @@ one process at a time may write, and an open reader would block the writer, so e
 the file lock and is closed at once after use.
 """
 
+import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 
-from cleanbill.errors import SettingsError
+from cleanbill.errors import DataDamaged, SettingsError
 from cleanbill.settings import Settings, get_settings
 
 LOCK_WAIT_SECONDS = 600
 WAREHOUSE_STORAGE_VERSION = "v1.5.0"
+
+# How DuckDB's messages begin when a file of its own cannot be trusted.
+_DAMAGED = ("corrupt database file", "the file", "could not read enough bytes", "failed to deserialize")
 
 CONTROL_DDL = """
 create schema if not exists control;
@@ -68,6 +72,12 @@ create table if not exists control.withdrawals (
     reason varchar not null,
     requested_by varchar not null,
     approved_by varchar not null
+);
+
+-- What ingest wrote into the lake: a build reads no file that differs from it.
+create table if not exists control.lake_files (
+    lake_path varchar primary key,       -- as in control.deliveries
+    sha256 varchar not null
 );
 
 -- One row per (extract, business_date, source): the delivery that counts now.
@@ -224,18 +234,29 @@ def open_warehouse(
 
     Raises:
         SettingsError: another process kept the file locked for `wait_seconds`.
+        DataDamaged: DuckDB's checksums say that the file is not what was written.
     """
     settings = settings or get_settings()
     target = path or settings.warehouse
     target.parent.mkdir(parents=True, exist_ok=True)
-    connection = _connect_when_free(target, read_only, settings, wait_seconds)
     try:
-        connection.execute("set file_search_path = $home", {"home": str(settings.home)})
-        if not read_only:
-            connection.execute(CONTROL_DDL)
-        yield connection
-    finally:
-        connection.close()
+        connection = _connect_when_free(target, read_only, settings, wait_seconds)
+        try:
+            connection.execute("set file_search_path = $home", {"home": str(settings.home)})
+            if not read_only:
+                connection.execute(CONTROL_DDL)
+            yield connection
+        finally:
+            connection.close()
+    except duckdb.Error as error:
+        if not str(error).lower().removeprefix("io error: ").startswith(_DAMAGED):
+            raise
+        raise DataDamaged(
+            str(target),
+            "the file as it was written",
+            "a damaged one (its checksums differ)",
+            "move it away; `cleanbill rebuild` makes the warehouse anew from the lake",
+        ) from None
 
 
 def _connect_when_free(
@@ -248,7 +269,7 @@ def _connect_when_free(
         "temp_directory": str(settings.warehouse_folder / "tmp"),
     }
     if not target.exists() and not read_only:
-        config["storage_compatibility_version"] = WAREHOUSE_STORAGE_VERSION
+        _create(target, config | {"storage_compatibility_version": WAREHOUSE_STORAGE_VERSION})
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
@@ -264,3 +285,15 @@ def _connect_when_free(
                     advice="only the pipeline may open the warehouse: close the other program and clear the task",
                 ) from error
             time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - jitter, no secret
+
+
+def _create(target: Path, config: dict[str, object]) -> None:
+    """Create an empty database under another name first: killed half-way, DuckDB leaves a file it cannot open."""
+    for leftover in target.parent.glob(f"{target.name}.new-*"):
+        leftover.unlink(missing_ok=True)
+    fresh = target.with_name(f"{target.name}.new-{os.getpid()}")
+    duckdb.connect(str(fresh), config=config).close()
+    # Of several processes one wins, and nobody's file is replaced.
+    with suppress(FileExistsError, FileNotFoundError):
+        os.link(fresh, target)
+    fresh.unlink(missing_ok=True)

@@ -47,6 +47,7 @@ class DeliveryOutcome:
     lake_path: str | None = None
     quarantine_path: str | None = None
     content_digest: str | None = None
+    lake_sha256: str | None = None
     files: tuple[FileOutcome, ...] = field(default=())
 
     @property
@@ -68,12 +69,13 @@ class KnownDelivery:
 
     manifest_sha256: str
     status: str
+    lake_path: str | None
 
 
 def read_known_deliveries(connection: duckdb.DuckDBPyConnection) -> dict[DeliveryKey, KnownDelivery]:
     """Return every recorded delivery."""
     rows = connection.execute(
-        "select extract, business_date, source, delivery, manifest_sha256, status from control.deliveries"
+        "select extract, business_date, source, delivery, manifest_sha256, status, lake_path from control.deliveries"
     ).fetchall()
     return {DeliveryKey(*row[:4]): KnownDelivery(*row[4:]) for row in rows}
 
@@ -121,7 +123,8 @@ _FILE_TYPES = {name: _DELIVERY_TYPES[name] for name in _KEY} | {
 def record(connection: duckdb.DuckDBPyConnection, outcomes: Iterable[DeliveryOutcome]) -> None:
     """Record outcomes and decide anew what is in force, in one transaction.
 
-    An accepted delivery is never replaced: the caller hands in none whose number is already accepted.
+    An accepted delivery is never replaced by other content: its number is handed in again only when its lake file
+    was lost and has been made anew.
     """
     outcomes = list(outcomes)
     deliveries = [
@@ -142,6 +145,8 @@ def record(connection: duckdb.DuckDBPyConnection, outcomes: Iterable[DeliveryOut
         )
         _insert(connection, "control.deliveries", _DELIVERY_TYPES, deliveries)
         _insert(connection, "control.delivery_files", _FILE_TYPES, files)
+        lake_files = [(outcome.lake_path, outcome.lake_sha256) for outcome in outcomes if outcome.lake_sha256]
+        _insert(connection, "control.lake_files", {"lake_path": "varchar", "sha256": "varchar"}, lake_files)
         decide_in_force(connection)
         connection.commit()
     except BaseException:

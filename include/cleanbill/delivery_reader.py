@@ -3,6 +3,7 @@
 Every number of a delivery is held against its manifest before anything of it appears in the lake.
 """
 
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -332,8 +333,10 @@ def _write(
     if outcome.status == ACCEPTED and outcome.rows_loaded:
         temporary = work / f"{delivery_no}.lake"
         parsed.write_records(delivery_no, key, names, temporary)
+        with temporary.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         move_into_place(temporary, lake_file)
-        outcome = replace(outcome, lake_path=str(lake_file.relative_to(settings.home)))
+        outcome = replace(outcome, lake_path=str(lake_file.relative_to(settings.home)), lake_sha256=digest)
     else:
         lake_file.unlink(missing_ok=True)
     return outcome

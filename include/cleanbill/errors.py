@@ -39,6 +39,10 @@ class IngestFailed(CleanbillError):
     """Ingest itself could not go on (disk, memory, lock); what was recorded before stays, a re-run goes on."""
 
 
+class DataDamaged(CleanbillError):
+    """A file of the data root is not what was written into it."""
+
+
 class InputFileError(CleanbillError):
     """A reference file of the data root (expected extracts, test numbers, waivers) or a mapping is wrong."""
 

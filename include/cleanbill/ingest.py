@@ -24,6 +24,7 @@ from cleanbill.delivery_reader import SYSTEM_FAULTS, Candidate, move_into_place,
 from cleanbill.errors import DeliveryRejected, IngestFailed
 from cleanbill.ingest_journal import IngestSummary, Journal
 from cleanbill.ingest_policy import IngestPolicy, read_ingest_policy
+from cleanbill.lake_index import restore_from_lake, write_lake_index
 from cleanbill.manifest import DeliveryKey, find_manifests, parse_manifest, read_manifest_bytes
 from cleanbill.record_parser import write_empty_lake_file
 from cleanbill.settings import Settings, get_settings
@@ -51,6 +52,8 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
         with _only_ingest(settings), _work_folder(settings) as work, _parser_database(settings, work) as database:
             _write_empty_lake_files(settings, database, work)
             policy = read_ingest_policy(settings.dbt_project)
+            if restored := restore_from_lake(settings):
+                summary.notes.append(f"the warehouse was empty: {restored} deliveries are known again from the lake")
             with open_warehouse(settings) as warehouse:
                 load_withdrawals(warehouse, settings.home)
                 known = read_known_deliveries(warehouse)
@@ -58,6 +61,7 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
             candidates = _select_candidates(settings, policy, known, summary, journal)
             _run_batches(settings, database, work, _batches(candidates), journal)
             journal.flush(final=True)
+            write_lake_index(settings, work)
     except SYSTEM_FAULTS as error:
         raise _system_failure(settings, error) from None
     return summary
@@ -123,9 +127,9 @@ def _write_empty_lake_files(settings: Settings, database: duckdb.DuckDBPyConnect
     """Make sure that each extract has a lake file of no rows, so that a list of its files is never empty."""
     for extract, contract in CONTRACTS.items():
         target = settings.lake / extract / "empty.parquet"
-        if not target.exists():
-            temporary = work / f"{extract}.empty"
-            write_empty_lake_file(database, contract, temporary)
+        temporary = work / f"{extract}.empty"
+        write_empty_lake_file(database, contract, temporary)
+        if not target.exists() or target.read_bytes() != temporary.read_bytes():
             move_into_place(temporary, target)
 
 
@@ -164,24 +168,27 @@ def _select_candidates(
             continue
         manifest_sha256 = ""
         before = known.get(found.key) if found.key else None
+        is_accepted = before is not None and before.status == ACCEPTED
         try:
             content, manifest_sha256 = read_manifest_bytes(settings.landing, found)
-            if before and before.status == ACCEPTED:
-                if before.manifest_sha256 == manifest_sha256:
+            if is_accepted:
+                if before.manifest_sha256 != manifest_sha256:
+                    raise DeliveryRejected(
+                        "delivery_changed",
+                        found.path,
+                        f"the accepted manifest, sha256 {before.manifest_sha256}",
+                        manifest_sha256,
+                        "send the new content as the next delivery number; the accepted one stays",
+                    )
+                if before.lake_path is None or (settings.home / before.lake_path).exists():
                     summary.unchanged += 1
                     continue
-                raise DeliveryRejected(
-                    "delivery_changed",
-                    found.path,
-                    f"the accepted manifest, sha256 {before.manifest_sha256}",
-                    manifest_sha256,
-                    "send the new content as the next delivery number; the accepted one stays",
-                )
+                journal.remake(found.key)
             manifest = parse_manifest(found, content)
             rule = policy.rule(manifest.key.extract, manifest.key.source, manifest.key.business_date)
             candidates.append(Candidate(found, manifest, manifest_sha256, rule))
         except DeliveryRejected as error:
-            if found.key is None or (before and before.status == ACCEPTED):
+            if found.key is None or is_accepted:
                 journal.report(error)
             else:
                 journal.add(

@@ -82,6 +82,7 @@ class Journal:
         self._summary = summary
         self._waiting: list[DeliveryOutcome] = []
         self._done: set[DeliveryKey] = set()
+        self._remade: set[DeliveryKey] = set()
         self._last_flush = time.monotonic()
 
     def report(self, error: DeliveryRejected) -> None:
@@ -89,6 +90,11 @@ class Journal:
         self._summary.rejected += 1
         self._summary.rejections.append(f"[{error.code}] {error}")
         logger.warning("[%s] %s", error.code, error)
+
+    def remake(self, key: DeliveryKey) -> None:
+        """Announce that an accepted delivery is read again because its lake file is lost; it stays accepted."""
+        self._remade.add(key)
+        self.note(f"{key}: its lake file was lost; it is made anew from landing/")
 
     def note(self, text: str) -> None:
         self._summary.notes.append(text)
@@ -111,7 +117,8 @@ class Journal:
             summary.rows_loaded += outcome.rows_loaded
             summary.rows_quarantined += outcome.rows_quarantined
             summary.rows_duplicate += outcome.rows_duplicate
-        self._waiting.append(outcome)
+        if outcome.status == ACCEPTED or outcome.key not in self._remade:
+            self._waiting.append(outcome)
         self.flush()
 
     def flush(self, final: bool = False) -> None:

@@ -105,8 +105,12 @@ def spool_lines(descriptor: int, file: ManifestFile, where: str, contract: Contr
                 continue
             has_quotes = has_quotes or b'"' in block
             lines += block.count(b"\n")
-            # Most deliveries of a quiet extract hold a header only: no file for them.
-            spool = spool or stack.enter_context(target.open("wb"))
+            if spool is None:
+                # Most deliveries of a quiet extract hold a header only: no file for them.
+                spool = stack.enter_context(target.open("wb"))
+                if block.startswith(codecs.BOM_UTF8):
+                    # The parser takes one mark off the start of a file: the one of this data line must stay.
+                    spool.write(codecs.BOM_UTF8)
             spool.write(block)
     _compare_digest(digest.hexdigest(), file, where)
     header = _read_header(header_line, contract, where)

@@ -558,3 +558,18 @@ def test_blocks_are_cut_anywhere(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(results[0][0]) == 40
     assert results[0][0][39][2] == "n39, 名\n称"
     assert results[0][1] == [("82", "invalid_bytes")]
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_a_byte_order_mark_is_taken_off_the_file_only(home: Path, gz: bool) -> None:
+    """A second mark belongs to the data: dropped silently, it would turn a wrong first line into a good one."""
+    mark = b"\xef\xbb\xbf"
+    header, good = HEADERS["sms_usage"].encode(), GOOD["sms_usage"].encode()
+    DeliveryWriter(home).add_bytes(mark + header + b"\n" + mark + good + b"\n" + good + b"\n", 2, gz=gz).write()
+    DeliveryWriter(home, source="alone").add_bytes(header + b"\n" + mark + b"\n" + good + b"\n", 2, gz=gz).write()
+    DeliveryWriter(home, source="twice").add_bytes(mark * 2 + header + b"\n" + good + b"\n", 1, gz=gz).write()
+    summary = run()
+    assert [row["reason_code"] for row in quarantined(home)] == ["bad_msisdn"]
+    assert [row["reason_code"] for row in quarantined(home, name="alone.d1")] == ["wrong_field_count"]
+    assert [line.split("]")[0] for line in summary.rejections] == ["[bad_header"]
+    assert loaded(home, columns="line_no") == loaded(home, columns="line_no", name="alone.d1") == [(3,)]
