@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo test lint format lock clean
+.PHONY: help venv install demo test soak lint format lock clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ demo: install ## Seven simulated months: simulate, run, bill; then see what came
 test: lint ## Lint, then run all tests
 	@echo "==> pytest"
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+
+soak: install ## The same promises at larger numbers: kills, flipped bits, mutants (hours)
+	@$(BIN)/python -m pytest -m soak -n 0
 
 lint: install ## Check Python and SQL style
 	@echo "==> ruff"

@@ -7,6 +7,7 @@ run that is killed leaves nothing that counts, and the next one does the same wo
 
 import errno
 import fcntl
+import hashlib
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -50,13 +51,13 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
     summary = IngestSummary(date_from, date_to)
     try:
         with _only_ingest(settings), _work_folder(settings) as work, _parser_database(settings, work) as database:
-            _write_empty_lake_files(settings, database, work)
             policy = read_ingest_policy(settings.dbt_project)
             if restored := restore_from_lake(settings):
                 summary.notes.append(f"the warehouse was empty: {restored} deliveries are known again from the lake")
             with open_warehouse(settings) as warehouse:
                 load_withdrawals(warehouse, settings.home)
                 known = read_known_deliveries(warehouse)
+                _write_empty_lake_files(settings, database, work, warehouse)
             journal = Journal(settings, summary)
             candidates = _select_candidates(settings, policy, known, summary, journal)
             _run_batches(settings, database, work, _batches(candidates), journal)
@@ -115,6 +116,9 @@ def _parser_database(settings: Settings, work: Path) -> Iterator[duckdb.DuckDBPy
             "memory_limit": settings.memory_limit,
             "temp_directory": str(work / "spill"),
             "autoinstall_known_extensions": False,
+            # Else whether a Parquet column is written as nullable depends on the other deliveries of the batch: the
+            # same delivery must always become the same bytes.
+            "disabled_optimizers": "statistics_propagation",
         },
     )
     try:
@@ -123,14 +127,27 @@ def _parser_database(settings: Settings, work: Path) -> Iterator[duckdb.DuckDBPy
         connection.close()
 
 
-def _write_empty_lake_files(settings: Settings, database: duckdb.DuckDBPyConnection, work: Path) -> None:
-    """Make sure that each extract has a lake file of no rows, so that a list of its files is never empty."""
+def _write_empty_lake_files(
+    settings: Settings, database: duckdb.DuckDBPyConnection, work: Path, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    """Make sure that each extract has a sound lake file of no rows, so that a list of its files is never empty."""
+    known = dict(
+        warehouse.execute(
+            "select lake_path, sha256 from control.lake_files where ends_with(lake_path, '/empty.parquet')"
+        ).fetchall()
+    )
     for extract, contract in CONTRACTS.items():
-        target = settings.lake / extract / "empty.parquet"
+        lake_path = f"lake/{extract}/empty.parquet"
+        target = settings.home / lake_path
+        if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == known.get(lake_path):
+            continue
         temporary = work / f"{extract}.empty"
         write_empty_lake_file(database, contract, temporary)
-        if not target.exists() or target.read_bytes() != temporary.read_bytes():
-            move_into_place(temporary, target)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        move_into_place(temporary, target)
+        warehouse.execute(
+            "insert or replace into control.lake_files values ($path, $digest)", {"path": lake_path, "digest": digest}
+        )
 
 
 def _system_failure(settings: Settings, error: Exception) -> IngestFailed:

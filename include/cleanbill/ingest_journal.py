@@ -9,6 +9,7 @@ from datetime import date
 from cleanbill.control import open_warehouse
 from cleanbill.deliveries import ACCEPTED, OVER_LIMIT, REJECTED, DeliveryOutcome, read_duplicates, record
 from cleanbill.errors import DeliveryRejected
+from cleanbill.lake_index import mark_stale
 from cleanbill.manifest import DeliveryKey, shown
 from cleanbill.settings import Settings
 
@@ -128,6 +129,7 @@ class Journal:
         )
         if not (final or is_due) or not (self._waiting or self._done):
             return
+        mark_stale(self._settings)
         with open_warehouse(self._settings) as warehouse:
             record(warehouse, self._waiting)
             self._done.update(outcome.key for outcome in self._waiting)

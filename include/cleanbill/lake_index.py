@@ -1,8 +1,8 @@
 """The lake's own record of what its files are, so that a lost warehouse can be made anew without landing/.
 
-Landing expires, the lake stays. `lake/deliveries.duckdb` repeats the tables of the warehouse that say which deliveries
-were accepted and what each lake file must be. It is replaced by rename at the end of every ingest, and read only when
-a warehouse knows of no delivery at all.
+Landing expires, the lake stays. `lake/deliveries.duckdb` repeats the tables of the warehouse that say which
+deliveries were accepted and what each lake file must be. It is replaced by rename at the end of an ingest that recorded anything (or
+was killed before that), and read only when a warehouse knows of no delivery at all.
 """
 
 from datetime import date
@@ -24,8 +24,15 @@ def index_path(settings: Settings) -> Path:
     return settings.lake / "deliveries.duckdb"
 
 
+def mark_stale(settings: Settings) -> None:
+    """Note that the warehouse is about to know more than the lake's record does."""
+    _stale_mark(settings).touch()
+
+
 def write_lake_index(settings: Settings, work: Path) -> None:
-    """Write the record anew from the warehouse; `work` is a folder on the lake's file system."""
+    """Write the record anew from the warehouse if it is stale; `work` is a folder on the lake's file system."""
+    if index_path(settings).exists() and not _stale_mark(settings).exists():
+        return
     fresh = work / "deliveries.duckdb"
     with open_warehouse(settings) as warehouse:
         warehouse.execute(f"attach '{_sql_text(fresh)}' as lake_index")
@@ -33,6 +40,11 @@ def write_lake_index(settings: Settings, work: Path) -> None:
             warehouse.execute(f"create table lake_index.{table} as from control.{table} order by all")
         warehouse.execute("detach lake_index")
     move_into_place(fresh, index_path(settings))
+    _stale_mark(settings).unlink(missing_ok=True)
+
+
+def _stale_mark(settings: Settings) -> Path:
+    return settings.lake / ".deliveries.stale"
 
 
 def restore_from_lake(settings: Settings) -> int:
