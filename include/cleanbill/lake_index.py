@@ -1,8 +1,9 @@
 """The lake's own record of what its files are, so that a lost warehouse can be made anew without landing/.
 
 Landing expires, the lake stays. `lake/deliveries.duckdb` repeats the tables of the warehouse that say which
-deliveries were accepted and what each lake file must be. It is replaced by rename at the end of an ingest that recorded anything (or
-was killed before that), and read only when a warehouse knows of no delivery at all.
+deliveries were accepted and what each lake file must be. It is replaced by rename at the end of an ingest that
+recorded anything (or after one that was killed before it got there), and read only when a warehouse knows of no
+delivery at all.
 """
 
 from datetime import date
