@@ -25,6 +25,7 @@ from cleanbill.errors import BuildFailed
 from cleanbill.masking import mask_text
 from cleanbill.reference_inputs import load_reference_inputs
 from cleanbill.settings import Settings, get_settings
+from cleanbill.storage_faults import storage_failure
 
 USAGE_EXTRACTS = ("sms_usage", "wap_usage", "gprs_usage")
 STAGING = ("path:seeds", "path:models/staging")
@@ -248,10 +249,13 @@ def _dbt_build(settings: Settings, database: Path, selectors: tuple[str, ...], i
         command, env=environment, capture_output=True, text=True, check=False, pass_fds=run_lease.handed_on()
     )
     if outcome.returncode != 0:
+        failures = _failures(artefacts / "target" / "run_results.json", outcome)
+        if fault := storage_failure(failures, settings.home):
+            raise fault
         raise BuildFailed(
             where="dbt build " + " ".join(selectors),
             expected="every model and test to pass",
-            found=mask_text(_failures(artefacts / "target" / "run_results.json", outcome)),
+            found=mask_text(failures),
             advice=f"see {artefacts / 'logs' / 'dbt.log'}; correct the cause, clear the task: it repeats the same set",
         )
 

@@ -342,7 +342,11 @@ def main() -> None:
         if os.environ.get("CLEANBILL_DEBUG"):
             raise
         from cleanbill.masking import mask_text
+        from cleanbill.settings import get_settings
+        from cleanbill.storage_faults import storage_failure
 
+        if explained := storage_failure(error, get_settings().home):
+            _end(str(explained))
         text = mask_text(" ".join(str(error).split()))[:300]
         _end(f"unexpected {type(error).__name__}: {text}. What to do: repeat with CLEANBILL_DEBUG=1 and report it")
 

@@ -20,7 +20,7 @@ DAY_FORMAT = "%Y-%m-%d"
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule(
-            "cleanbill.errors.IngestFailed", RetryAction.RETRY, reason="disk, memory or lock: may pass by itself"
+            "cleanbill.errors.StorageFailed", RetryAction.RETRY, reason="disk, memory or lock: may pass by itself"
         ),
         RetryRule("cleanbill.errors.CleanbillError", RetryAction.FAIL, reason="raised on purpose: needs a person"),
         RetryRule(

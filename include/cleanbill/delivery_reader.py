@@ -19,16 +19,7 @@ from cleanbill.manifest import DeliveryKey, FoundManifest, Manifest, open_landed
 from cleanbill.record_parser import ColumnTotal, FileCounts, FileNames, ParsedBatch, ParserInput
 from cleanbill.settings import Settings
 from cleanbill.spool import SpooledFile, spool_lines, verify_bytes
-
-# Faults of the machine, not of a file: they stop the run. Their texts may quote data and are not passed on.
-SYSTEM_FAULTS = (
-    OSError,
-    duckdb.IOException,
-    duckdb.OutOfMemoryException,
-    duckdb.FatalException,
-    duckdb.InternalException,
-    duckdb.InterruptException,
-)
+from cleanbill.storage_faults import FAULTS
 
 NO_RECORDS = FileCounts(records=0, blank=0, quarantined=0, duplicates=0)
 NO_RECORDS_DIGEST = "0"
@@ -95,7 +86,7 @@ def read_batch(
                 results.append(DeliveryResult(candidate.rejected(error)))
         try:
             results += _parse(settings, cursor, work, staged)
-        except SYSTEM_FAULTS:
+        except FAULTS:
             raise
         except duckdb.Error:
             # Nothing a file holds should get here. If it does, it must cost one delivery, not the run.
@@ -111,7 +102,7 @@ def _parse_alone(
 ) -> list[DeliveryResult]:
     try:
         return _parse(settings, cursor, work, [staged])
-    except SYSTEM_FAULTS:
+    except FAULTS:
         raise
     except duckdb.Error as error:
         candidate = staged.candidate

@@ -35,7 +35,11 @@ class DeliveryRejected(CleanbillError):
         super().__init__(where, expected, found, advice)
 
 
-class IngestFailed(CleanbillError):
+class StorageFailed(CleanbillError):
+    """Disk, permissions or memory do not allow the work; what stood before stays, and it may pass by itself."""
+
+
+class IngestFailed(StorageFailed):
     """Ingest itself could not go on (disk, memory, lock); what was recorded before stays, a re-run goes on."""
 
 

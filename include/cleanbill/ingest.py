@@ -5,7 +5,6 @@ transaction that decides anew which deliveries are in force. Files appear by ren
 run that is killed leaves nothing that counts, and the next one does the same work again.
 """
 
-import errno
 import fcntl
 import hashlib
 import shutil
@@ -21,7 +20,7 @@ import duckdb
 from cleanbill.contract import CONTRACTS
 from cleanbill.control import LOCK_WAIT_SECONDS, open_warehouse
 from cleanbill.deliveries import ACCEPTED, REJECTED, DeliveryOutcome, KnownDelivery, read_known_deliveries
-from cleanbill.delivery_reader import SYSTEM_FAULTS, Candidate, move_into_place, read_batch
+from cleanbill.delivery_reader import Candidate, move_into_place, read_batch
 from cleanbill.errors import DeliveryRejected, IngestFailed
 from cleanbill.ingest_journal import IngestSummary, Journal
 from cleanbill.ingest_policy import IngestPolicy, read_ingest_policy
@@ -29,6 +28,7 @@ from cleanbill.lake_index import restore_from_lake, write_lake_index
 from cleanbill.manifest import DeliveryKey, find_manifests, parse_manifest, read_manifest_bytes
 from cleanbill.record_parser import write_empty_lake_file
 from cleanbill.settings import Settings, get_settings
+from cleanbill.storage_faults import FAULTS, storage_failure
 from cleanbill.withdrawals import load_withdrawals
 
 WORK_FOLDER = ".ingest"
@@ -63,8 +63,8 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
             _run_batches(settings, database, work, _batches(candidates), journal)
             journal.flush(final=True)
             write_lake_index(settings, work)
-    except SYSTEM_FAULTS as error:
-        raise _system_failure(settings, error) from None
+    except FAULTS as error:
+        raise storage_failure(error, settings.home, IngestFailed) from None
     return summary
 
 
@@ -148,23 +148,6 @@ def _write_empty_lake_files(
         warehouse.execute(
             "insert or replace into control.lake_files values ($path, $digest)", {"path": lake_path, "digest": digest}
         )
-
-
-def _system_failure(settings: Settings, error: Exception) -> IngestFailed:
-    # The text of a DuckDB error may quote data: only its kind is told.
-    is_full = getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower()
-    if is_full:
-        free = shutil.disk_usage(settings.home).free
-        return IngestFailed(
-            str(settings.home), "room to write", f"a full disk ({free} bytes free)", "free some space, then run again"
-        )
-    found = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else None
-    return IngestFailed(
-        str(settings.home),
-        "files that can be read and written",
-        found or type(error).__name__,
-        "check permissions, disk and memory limit (CLEANBILL_MEMORY_LIMIT), then run again",
-    )
 
 
 # --- choosing and reading --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import duckdb
 from cleanbill.control import open_warehouse
 from cleanbill.deliveries import decide_in_force
 from cleanbill.delivery_reader import move_into_place
-from cleanbill.errors import IngestFailed
+from cleanbill.errors import DataDamaged, SettingsError
 from cleanbill.settings import Settings
 
 TABLES = ("deliveries", "delivery_files", "lake_files")
@@ -52,7 +52,7 @@ def restore_from_lake(settings: Settings) -> int:
     """Fill a warehouse that knows of no delivery from the lake's record; return how many it knows then.
 
     Raises:
-        IngestFailed: the record is damaged.
+        DataDamaged: the record is damaged.
     """
     path = index_path(settings)
     with open_warehouse(settings) as warehouse:
@@ -76,14 +76,14 @@ def newest_day_of_a_lost_warehouse(settings: Settings) -> date:
     """Return the newest business date the lake holds, for a rebuild.
 
     Raises:
-        IngestFailed: the warehouse is there, or the lake holds no sound record.
-        DataDamaged: the warehouse is there and damaged.
+        SettingsError: the warehouse is there and knows deliveries.
+        DataDamaged: the warehouse is there and damaged, or the lake holds no sound record.
     """
     if settings.warehouse.exists():
         with open_warehouse(settings) as warehouse:
             (known,) = warehouse.execute("select count(*) from control.deliveries").fetchone()
         if known:
-            raise IngestFailed(
+            raise SettingsError(
                 str(settings.warehouse),
                 "no warehouse (a rebuild makes a new one)",
                 f"one that knows {known} deliveries",
@@ -91,7 +91,7 @@ def newest_day_of_a_lost_warehouse(settings: Settings) -> date:
             )
     path = index_path(settings)
     if not path.exists():
-        raise IngestFailed(
+        raise DataDamaged(
             str(path), "the record of what the lake holds", "no file", "restore it, or run the days again from landing/"
         )
     try:
@@ -102,8 +102,8 @@ def newest_day_of_a_lost_warehouse(settings: Settings) -> date:
     return newest
 
 
-def _damaged(path: Path, error: Exception) -> IngestFailed:
-    return IngestFailed(
+def _damaged(path: Path, error: Exception) -> DataDamaged:
+    return DataDamaged(
         str(path),
         "the record of what the lake holds",
         type(error).__name__,

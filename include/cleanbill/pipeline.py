@@ -17,7 +17,8 @@ from cleanbill import run_turns
 from cleanbill.errors import SettingsError
 from cleanbill.failure_records import safe_run_id
 from cleanbill.masking import mask_text
-from cleanbill.settings import parse_month
+from cleanbill.settings import get_settings, parse_month
+from cleanbill.storage_faults import storage_failure
 
 DAY_PATTERN = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 MONTH_PATTERN = "^[0-9]{4}-(0[1-9]|1[0-2])$"
@@ -40,6 +41,8 @@ def _task(step: Callable[..., Any] | None = None, *, takes_turn: bool = True, en
             with run_turns.turn(context, ends_run) if takes_turn else contextlib.nullcontext():
                 step(**context)
         except Exception as error:
+            if fault := storage_failure(error, get_settings().home):
+                raise fault from None
             masked = mask_text(str(error))
             if masked == str(error):
                 raise

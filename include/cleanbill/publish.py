@@ -142,6 +142,7 @@ def _staging_folder(settings: Settings) -> Iterator[Path]:
     settings.warehouse_folder.mkdir(parents=True, exist_ok=True)
     with alone(settings.warehouse_folder / "publishing.lock", "publishing"):
         _remove_leftovers(settings)
+        _keep_version(settings)  # of a publication that was killed before it could
         # Same file system as the target, so that the move is one rename.
         staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=settings.marts))
         try:
@@ -156,7 +157,6 @@ def _release(
     _require_closed(database)
     database.chmod(PUBLISHED_MODE)
     _flush(database)
-    _keep_version(database, settings)
     _move_into_place(staging, database, changed, digests, settings)
 
 
@@ -317,15 +317,17 @@ def _parquet_path(settings: Settings, table: str) -> Path:
     return settings.marts / "parquet" / table / f"{table}.parquet"
 
 
-def _keep_version(database: Path, settings: Settings) -> None:
-    """Give the new file a second name among the last versions (a hard link: no bytes are copied)."""
-    if settings.kept_publications == 0:
+def _keep_version(settings: Settings) -> None:
+    """Give the published file a second name among the last versions (a hard link: no bytes are copied)."""
+    if settings.kept_publications == 0 or not settings.published_marts.exists():
         return
     folder = settings.marts / "versions"
     folder.mkdir(exist_ok=True)
     kept = sorted(path for path in folder.iterdir() if VERSION_NAME.fullmatch(path.name))
+    if kept and kept[-1].samefile(settings.published_marts):
+        return
     newest = int(VERSION_NAME.fullmatch(kept[-1].name).group(1)) if kept else 0
-    os.link(database, folder / f"v{newest + 1:06d}.duckdb")
+    os.link(settings.published_marts, folder / f"v{newest + 1:06d}.duckdb")
 
 
 def _move_into_place(
@@ -342,6 +344,7 @@ def _move_into_place(
     record.replace(settings.marts / "parquet" / PARQUET_DIGESTS)
     database.replace(settings.published_marts)
     _flush(settings.marts)
+    _keep_version(settings)
     _drop_old_versions(settings)
 
 

@@ -14,7 +14,6 @@ run is not running, or when nobody of it has worked for `STALE_SECONDS`.
 import contextlib
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -136,7 +135,7 @@ def _read(settings: Settings) -> Lease | None:
 
 
 def _write(lease: Lease, settings: Settings) -> None:
-    temporary = _path(settings).with_suffix(f".{os.getpid()}.tmp")
+    temporary = _path(settings).with_suffix(".tmp")  # the lock is held: nobody else writes it
     temporary.write_text(json.dumps(asdict(lease)), encoding="utf-8")
     temporary.replace(_path(settings))
 

@@ -17,8 +17,8 @@ ACTS = {
 KILLED = -signal.SIGKILL
 
 
-def run_killed_at(act: int, home: str, work: Callable[[], None]) -> int:
-    """Do the work in a child that kills itself at its n-th act on a file below `home`; return its exit code."""
+def start_killed_at(act: int, home: str, work: Callable[[], None]) -> int:
+    """Start the work in a child that kills itself at its n-th act on a file below `home`; return its process id."""
 
     def arm() -> None:
         seen = 0
@@ -32,12 +32,17 @@ def run_killed_at(act: int, home: str, work: Callable[[], None]) -> int:
 
         sys.addaudithook(hook)
 
-    return _wait(_fork(work, arm))
+    return start(work, arm)
+
+
+def run_killed_at(act: int, home: str, work: Callable[[], None]) -> int:
+    """Do the work in a child that kills itself at its n-th act; return its exit code."""
+    return _wait(start_killed_at(act, home, work))
 
 
 def run_killed_after(seconds: float, work: Callable[[], None]) -> int:
     """Do the work in a child and kill it after a while; return its exit code."""
-    child = _fork(work)
+    child = start(work)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     return _wait(child)
@@ -45,10 +50,11 @@ def run_killed_after(seconds: float, work: Callable[[], None]) -> int:
 
 def run(work: Callable[[], None]) -> int:
     """Do the work in a child, undisturbed; return its exit code."""
-    return _wait(_fork(work))
+    return _wait(start(work))
 
 
-def _fork(work: Callable[[], None], arm: Callable[[], None] | None = None) -> int:
+def start(work: Callable[[], None], arm: Callable[[], None] | None = None) -> int:
+    """Start the work in a child and return its process id."""
     sys.stdout.flush()
     child = os.fork()
     if child:

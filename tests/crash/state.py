@@ -20,9 +20,15 @@ def ingest_state(home: Path) -> dict[str, object]:
             for schema, name in names:
                 rows = connection.execute(f'from "{schema}"."{name}" order by all').fetchall()
                 state[name if schema == "control" else f"{database.name} {name}"] = rows
+    return state | files_state(home, ("lake/", "quarantine/", "warehouse/"), ("duckdb", ".lock"))
+
+
+def files_state(home: Path, folders: tuple[str, ...], with_a_clock: tuple[str, ...]) -> dict[str, object]:
+    """Return the sha256 of every file below some folders; of files with a clock in them, only that they are there."""
+    state: dict[str, object] = {}
     for path in sorted(home.rglob("*")):
-        name = str(path.relative_to(home))
-        if path.is_file() and not name.startswith("landing/"):
-            is_plain = path.suffix in (".parquet", ".csv")
-            state[name] = hashlib.sha256(path.read_bytes()).hexdigest() if is_plain else "there"
+        name = path.relative_to(home).as_posix()
+        if path.is_file() and name.startswith(folders):
+            has_clock = name.endswith(with_a_clock) if with_a_clock else False
+            state[name] = "there" if has_clock else hashlib.sha256(path.read_bytes()).hexdigest()
     return state

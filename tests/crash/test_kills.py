@@ -1,4 +1,4 @@
-"""kill -9 at any moment: nothing acknowledged is lost, nothing counts twice, a re-run ends where no kill was (R1)."""
+"""kill -9 at any moment: nothing acknowledged is lost or doubled, a re-run ends where no kill was (R1, E1)."""
 
 import json
 import os
@@ -39,4 +39,14 @@ def test_ingest_killed_at_every_act_and_any_moment(tmp_path: Path, kills: int) -
     assert (result["kills"], result["lost"]) == (kills, 0)
     assert result["promised"] > 0
     # Killed or ended well: a killed run never leaves something the next one stumbles over.
+    assert set(result["codes"]) == {"-9", "0"}
+
+
+@pytest.mark.parametrize("kills", [100, pytest.param(1000, marks=pytest.mark.soak)])
+def test_exporter_killed_while_the_billing_system_looks(tmp_path: Path, kills: int) -> None:
+    """E1: the poller sees nothing, or all of a version; the version that comes out in the end is the same."""
+    result = run_driver("kill_export", tmp_path, SEED, kills)
+    assert result.keys() == {"kills", "sealed", "looks", "codes"}, result
+    assert result["kills"] >= kills
+    assert result["sealed"] > 0
     assert set(result["codes"]) == {"-9", "0"}

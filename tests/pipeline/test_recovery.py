@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from cleanbill import billing_feed
 from cleanbill.control import open_warehouse
-from cleanbill.errors import DataDamaged, IngestFailed
+from cleanbill.errors import DataDamaged, SettingsError
 from cleanbill.ingest import IngestSummary, ingest
 from cleanbill.lake_index import newest_day_of_a_lost_warehouse
 from cleanbill.settings import get_settings
@@ -90,7 +90,7 @@ def test_a_lost_warehouse_and_lake_come_back_from_landing(home: Path, recording:
 
 
 def test_a_rebuild_asks_for_a_lost_warehouse_and_a_sound_record(home: Path) -> None:
-    with pytest.raises(IngestFailed, match="move it away"):
+    with pytest.raises(SettingsError, match="move it away"):
         newest_day_of_a_lost_warehouse(get_settings())
     get_settings().warehouse.unlink()
     index = home / "lake" / "deliveries.duckdb"
@@ -98,10 +98,10 @@ def test_a_rebuild_asks_for_a_lost_warehouse_and_a_sound_record(home: Path) -> N
     content[: len(content) // 2] = bytes(len(content) // 2)
     index.write_bytes(content)
     for act in (run, lambda: newest_day_of_a_lost_warehouse(get_settings())):
-        with pytest.raises(IngestFailed, match="delete it, and everything still in landing/ is read again"):
+        with pytest.raises(DataDamaged, match="delete it, and everything still in landing/ is read again"):
             act()
     index.unlink()
-    with pytest.raises(IngestFailed, match="no file"):
+    with pytest.raises(DataDamaged, match="no file"):
         newest_day_of_a_lost_warehouse(get_settings())
     assert run().accepted > 0
 
