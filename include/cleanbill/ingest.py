@@ -28,7 +28,7 @@ from cleanbill.lake_index import restore_from_lake, write_lake_index
 from cleanbill.manifest import DeliveryKey, find_manifests, parse_manifest, read_manifest_bytes
 from cleanbill.record_parser import write_empty_lake_file
 from cleanbill.settings import Settings, get_settings
-from cleanbill.storage_faults import FAULTS, storage_failure
+from cleanbill.storage_faults import FAULTS, any_fault
 from cleanbill.withdrawals import load_withdrawals
 
 WORK_FOLDER = ".ingest"
@@ -64,7 +64,7 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
             journal.flush(final=True)
             write_lake_index(settings, work)
     except FAULTS as error:
-        raise storage_failure(error, settings.home, IngestFailed) from None
+        raise any_fault(error, settings.home, IngestFailed) from None
     return summary
 
 

@@ -60,15 +60,20 @@ def storage_failure(
             "too little",
             "raise CLEANBILL_MEMORY_LIMIT or free memory, then run again",
         )
-    if isinstance(error, FAULTS):
-        found = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else None
-        return kind(
-            where,
-            "files that can be read and written",
-            found or type(error).__name__,
-            "check permissions, disk and memory limit (CLEANBILL_MEMORY_LIMIT), then run again",
-        )
     return None
+
+
+def any_fault(error: Exception, home: Path, kind: type[StorageFailed]) -> StorageFailed:
+    """Return the error that tells any of FAULTS, also one whose cause is not plain."""
+    if known := storage_failure(error, home, kind):
+        return known
+    found = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else None
+    return kind(
+        _path_in(error, home),
+        "files that can be read and written",
+        found or type(error).__name__,
+        "check permissions, disk and memory limit (CLEANBILL_MEMORY_LIMIT), then run again",
+    )
 
 
 def _path_in(error: Exception | str, home: Path) -> str:
