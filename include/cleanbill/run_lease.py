@@ -14,7 +14,6 @@ run is not running, or when nobody of it has worked for `STALE_SECONDS`.
 import contextlib
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
