@@ -300,6 +300,20 @@ def status() -> None:
     terminal_views.show(terminal_views.status_view(read_status()))
 
 
+@app.command("startup-reminders")
+def startup_reminders(
+    start: Annotated[
+        date, typer.Option("--from", metavar="MONTH", parser=_month, help="First of the two months, YYYY-MM.")
+    ],
+) -> None:
+    """Write the one-off reminder of the stock: each relation live now and ordered before MONTH, over two months."""
+    from cleanbill.startup_reminders import write_startup_reminders
+
+    written = write_startup_reminders(start)
+    state = "there already" if written.was_there else "written"
+    typer.echo(f"{written.relations:,} relations of {written.subscribers:,} subscribers, {state}: {written.folder}")
+
+
 @app.command()
 def withdraw(
     extract: Annotated[str, typer.Argument(help="Extract of the delivery, for example sms_usage.")],
