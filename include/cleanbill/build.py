@@ -9,6 +9,7 @@ model, and an as-of date that moved back, make a full build.
 import hashlib
 import hmac
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from cleanbill import run_lease
 from cleanbill.billed_charges import absorb_sealed
 from cleanbill.control import open_warehouse
 from cleanbill.deliveries import decide_in_force
-from cleanbill.errors import BuildFailed
+from cleanbill.errors import BuildFailed, FeedError
 from cleanbill.masking import mask_text
 from cleanbill.reference_inputs import load_reference_inputs
 from cleanbill.settings import Settings, get_settings
@@ -49,7 +50,7 @@ def build_staging(as_of: date | None = None) -> date:
     """
     settings = get_settings()
     with open_warehouse(settings) as connection:
-        absorb_sealed(connection, settings)
+        _absorb_sealed_feeds(connection, settings)
         is_full = _begin(connection, settings, as_of)
         (decided,) = connection.execute("select as_of_date from control.run_context").fetchone()
     _dbt_build(settings, settings.warehouse, STAGING, is_full)
@@ -101,6 +102,14 @@ def build_scratch(as_of: date) -> Path:
     with open_warehouse(settings, path=path) as connection:
         _absorb(connection)
     return path
+
+
+def _absorb_sealed_feeds(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Take in what was billed; a released version that was damaged is told and does not stop the days."""
+    try:
+        absorb_sealed(connection, settings)
+    except FeedError as error:
+        logging.getLogger(__name__).warning("billed_charges stays as it is: %s", error)
 
 
 def newest_complete_date(connection: duckdb.DuckDBPyConnection) -> date | None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cleanbill import billing_feed, terminal_views
 from cleanbill.feed_files import read_manifest
+from cleanbill.publish import publish_billed_charges
 from cleanbill.query import query
 from cleanbill.settings import Settings, get_settings
 
@@ -88,6 +89,7 @@ def _run_and_bill(last_day: date) -> None:
         if billing_feed.draft_folder(BILLED_MONTH).exists():
             billing_feed.approve_feed(BILLED_MONTH, approver=None, auto=True)
             billing_feed.seal_feed(BILLED_MONTH)
+            publish_billed_charges()
         elif not billing_feed.sealed_folder(BILLED_MONTH).exists():
             airflow_runtime.bill_month(BILLED_MONTH, auto_approve=True)
 

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from cleanbill.published_tables import BILLED_CHARGES
 from cleanbill.settings import Settings, get_settings
 
 CHUNK = 1 << 20
+WRITER_SECONDS = 0.3  # a line of the ledger is written in less
 FEE_COLUMNS = {"charges": "fee_li", "adjustments": "fee_li", "exclusions": "fee_li"}
 COLUMNS = {
     "charges": feed_files.CHARGE_COLUMNS,
@@ -90,6 +92,9 @@ class _Run:
 
     def check_ledger(self) -> None:
         problems = ledger.check(self.settings)
+        if problems:  # perhaps somebody was just writing
+            time.sleep(WRITER_SECONDS)
+            problems = ledger.check(self.settings)
         for problem in problems:
             self.find(self.settings.exports / problem.file, problem.text)
         if problems:
@@ -144,6 +149,10 @@ class _Run:
     ) -> tuple[dict[str, Any] | None, str | None]:
         self.result.versions += 1
         entry = self._sealed_entry(sealed)
+        if entry is None and self.entries is not None:  # sealed while this was running?
+            time.sleep(WRITER_SECONDS)
+            self.entries = ledger.read(self.settings)
+            entry = self._sealed_entry(sealed)
         if entry is None and self.entries is not None:
             self.find(
                 sealed.folder, "no line of the ledger says it was sealed (the next billing step writes a late one)"

@@ -77,7 +77,7 @@ def release() -> tuple[str, date]:
 def play(home: Path, seed: int) -> list[str]:
     """Bill a month of a random world, then change its inputs at random and adjust, some rounds long."""
     rng = random.Random(seed)
-    write_world(seed, home, months=3, start=date(2026, 4, 1), subscribers=30, holes="none", expected_file=True)
+    write_world(seed, home, months=2, start=date(2026, 5, 1), subscribers=40, holes="none", expected_file=True)
     changes = LateChanges(home, seed)
     changes.hold_back(0.02, HELD_BACK)
     ingest(*ALL_DAYS)
@@ -105,10 +105,10 @@ def play(home: Path, seed: int) -> list[str]:
     return happened
 
 
-@pytest.mark.parametrize("seed", range(501, 503))
+@pytest.mark.parametrize("seed", [501, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(502, 552))])
 def test_the_sum_of_the_versions_is_a_fresh_computation(recording: Recording, tmp_path: Path, seed: int) -> None:
     with data_root(tmp_path / "home") as home, recording.instead_of_dbt():
         happened = play(home, seed)
         print(happened)
-        assert {"warehouse", "scratch"} & set(happened[1:]), "nothing was adjusted"
+        assert seed != 501 or {"warehouse", "scratch"} <= set(happened), "the seed in CI adjusts, in both ways"
         assert get_settings().home == home
