@@ -132,7 +132,13 @@ def _to_time(statement: Statement, formats: list[str], end_of_day: bool, keeps_t
 
 
 def _first_parsed(statement: Statement, formats: list[str], text: str) -> str:
-    return f"coalesce({', '.join(f'try_strptime({text}, {statement.bind(one)})' for one in formats)})"
+    """The first format that reads the text and writes it the same: DuckDB reads 9153 as 09:15:03 and 26 as a year."""
+    parsed = []
+    for one in formats:
+        bound = statement.bind(one)
+        read = f"try_strptime({text}, {bound})"
+        parsed.append(f"case when lower(strftime({read}, {bound})) = lower(trim({text})) then {read} end")
+    return f"coalesce({', '.join(parsed)})"
 
 
 def first_error(errors: list[str | None]) -> str | None:

@@ -145,6 +145,11 @@ def test_a_time_goes_to_its_day_and_24_00_to_the_day_it_ends(source: Source, wri
         ("e2|13800000001|ring|1|20240105250000|", "bad_time", "event_time"),
         ("e2|13800000001|ring|1|20240105240001|", "bad_time", "event_time"),
         ("e2|13800000001|ring|1|20230229101112|", "bad_time", "event_time"),
+        ("e2|13800000001|ring|1|2024010510111|", "bad_time", "event_time"),  # a digit is missing: not 10:11:01
+        ("e2|13800000001|ring|1|24-01-05 10:11|", "bad_time", "event_time"),
+        ("e2|13800000001|ring|1|2024-1-5 10:11|", "bad_time", "event_time"),
+        ("e2|13800000001|ring|1|epoch|", "bad_time", "event_time"),
+        ("e2|13800000001|ring|1|infinity|", "bad_time", "event_time"),
         ("e2|13800000001|ring|1||", "missing_value", "business_date"),
         ("e2|13800000001|ring|1|20240105101112|soon", "bad_time", "confirmed_at"),
         ("e2|13800000001|ring|1|20240105101112", "wrong_field_count", ""),
