@@ -16,10 +16,11 @@ from cleanbill.ingest import ingest
 from cleanbill.land import LandSummary, land
 from cleanbill.reason_codes import FOREIGN_ROW_CODES, LANDING_CODES, RECORD_CODES
 from cleanbill.settings import Settings
-from cleanbill.source_mapping import load_mapping
+from cleanbill.source_mapping import BUILT_IN, load_mapping
 
 from tests.delivery_writer import policy_root
 from tests.foreign_samples import FORMATS, BrokenSample, broken_samples, expected_of, put_sample
+from tests.oracle.foreign import read_orders
 
 DAY = date(2026, 11, 1)
 
@@ -257,6 +258,36 @@ def count_mutants(tmp_path: Path, settings: Settings, mutants: int, seed: int) -
             assert taken.rejected == 0, (name, number, taken.rejections)
             assert taken.rows_in == sum(count.records for count in summary.extracts)
     return landed, refused
+
+
+def count_differences(tmp_path: Path, settings: Settings, mutants: int, seed: int) -> list[int]:
+    """Return the mutants of platform A's orders that landed otherwise than an independent reading says."""
+    chance = random.Random(seed)
+    mapping = tmp_path / "lenient.yml"
+    text = (BUILT_IN / "platform-a.yml").read_text(encoding="utf-8")
+    mapping.write_text(text.replace("quarantine_limit_percent: 10", "quarantine_limit_percent: 100"), encoding="utf-8")
+    different = []
+    for number in range(mutants):
+        files = put_sample(tmp_path / f"orders{number}", "platform-a")
+        path = files / "ordersync_20261101.txt"
+        path.write_bytes(mutate(path.read_bytes(), chance))
+        one = settings.model_copy(update={"home": tmp_path / f"root{number}"})
+        summary = land(mapping, files, one)
+        expected = read_orders(path.read_bytes())
+        found = [list(record.values()) for record in records(one, "relation_events", "platform-a")]
+        refused = {line: code for line, code, _ in refused_rows(one, "platform-a").get(path.name, [])}
+        if (found, refused, summary.files[0].duplicates) != (expected.records, expected.refused, expected.repeats):
+            different.append(number)
+    return different
+
+
+def test_mutants_land_as_an_independent_reading_says(tmp_path: Path, settings: Settings):
+    assert count_differences(tmp_path, settings, 25, seed=11) == []
+
+
+@pytest.mark.soak
+def test_many_mutants_land_as_an_independent_reading_says(tmp_path: Path, settings: Settings):
+    assert count_differences(tmp_path, settings, 300, seed=13) == []
 
 
 def test_mutants_of_the_samples_never_end_in_a_traceback(tmp_path: Path, settings: Settings):
