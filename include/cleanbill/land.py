@@ -8,7 +8,6 @@ zero rows, so that a quiet day is not a missing one. Landing the same files agai
 
 # ruff: noqa: S608 - every identifier is numbered, a checked name or of the contract; every text is bound
 
-import errno
 import fcntl
 import json
 import re
@@ -22,7 +21,7 @@ from pathlib import Path
 import duckdb
 
 from cleanbill.control_file import parse_day, read_control_row, verify_against
-from cleanbill.errors import IngestFailed, LandingRefused
+from cleanbill.errors import LandingRefused, StorageFailed
 from cleanbill.expected_extracts import ExpectedPair, expect_also
 from cleanbill.foreign_files import read_records
 from cleanbill.foreign_text import sha256_of
@@ -33,6 +32,7 @@ from cleanbill.landing_origins import Origin, forget_covered, mapping_reference,
 from cleanbill.mapping_sql import record_statement, row_statement
 from cleanbill.settings import Settings, get_settings
 from cleanbill.source_mapping import FILE_DATE, SourceMapping, load_mapping
+from cleanbill.storage_faults import FAULTS, any_fault
 
 # A guard against one wild date that would open thousands of empty days; a longer history names its `period`.
 LONGEST_GUESSED_PERIOD = 3660
@@ -100,7 +100,7 @@ def land(
     Raises:
         LandingRefused: files or rows are not as they must be; nothing was written.
         InputFileError: the mapping is wrong; nothing was written.
-        IngestFailed: the disk is full, or a file cannot be written; landing again goes on.
+        StorageFailed: the disk is full, or a file cannot be written; landing again goes on.
     """
     settings = settings or get_settings()
     checked = load_mapping(mapping)
@@ -116,8 +116,8 @@ def land(
         with _only_landing(settings), _work_folder(settings) as (work, connection):
             originals = _locate(checked, files)
             return _land(connection, checked, originals, settings, work, (date_from, date_to), replace, repair)
-    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise _system_failure(settings, error) from None
+    except FAULTS as error:
+        raise any_fault(error, settings.home, StorageFailed) from None
 
 
 def _land(
@@ -215,22 +215,6 @@ def _work_folder(settings: Settings) -> Iterator[tuple[Path, duckdb.DuckDBPyConn
     finally:
         connection.close()
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _system_failure(settings: Settings, error: Exception) -> IngestFailed:
-    """The text of a DuckDB error may quote data: only its kind is told."""
-    if getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower():
-        free = shutil.disk_usage(settings.home).free
-        return IngestFailed(
-            str(settings.home), "room to write", f"a full disk ({free} bytes free)", "free some space, then land again"
-        )
-    found = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else None
-    return IngestFailed(
-        str(settings.home),
-        "files that can be read and written",
-        found or type(error).__name__,
-        "check permissions, disk and memory limit (CLEANBILL_MEMORY_LIMIT), then land again",
-    )
 
 
 def _locate(mapping: SourceMapping, files: str | Path | Iterable[str | Path]) -> dict[str, _Original]:

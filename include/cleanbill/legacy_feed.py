@@ -6,7 +6,6 @@ midnight that ends the version's as-of date.
 """
 
 import csv
-import errno
 import gzip
 import os
 import shutil
@@ -91,15 +90,6 @@ def write_legacy(version_folder: Path, target: Path) -> Path:
         else:
             staged.rename(target)
             flush_folder(target.parent)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        raise FeedError(
-            where=str(target),
-            expected="a folder to write into",
-            found=error.strerror or type(error).__name__,
-            advice="check space and permissions, then export again; nothing half appeared",
-        ) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return target

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cleanbill import foreign_text
-from cleanbill.errors import CleanbillError, IngestFailed, LandingRefused
+from cleanbill.errors import CleanbillError, LandingRefused, StorageFailed
 from cleanbill.fixed_width import FixedLayout, read_rows
 from cleanbill.ingest import ingest
 from cleanbill.land import LandSummary, land
@@ -193,7 +193,7 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_stops_with_one_line(tmp_
     files = put_sample(tmp_path / "files", "lines-e")
     settings.home.mkdir()
     settings.landing.write_text("no folder")
-    with pytest.raises(IngestFailed, match="What to do: check permissions"):
+    with pytest.raises(StorageFailed, match="What to do: check permissions"):
         land("lines-e", files, settings)
     settings.landing.unlink()
     assert land("lines-e", files, settings).deliveries_written == 1
