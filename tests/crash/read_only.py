@@ -37,12 +37,12 @@ def try_case(stage: str, name: str, may_work: bool, folder: Path) -> str | None:
     target = home / name
     target.mkdir(parents=True, exist_ok=True)
     (target / "was there").touch()
-    before = files_state(home, ("marts/", "exports/"), ())
+    before = files_state(home, ("marts/", "exports/billing/"), ())
     subprocess.run(["mount", "--bind", str(target), str(target)], check=True)
     subprocess.run(["mount", "-o", "remount,ro,bind", str(target)], check=True)
     code = killer.run(tell_failure(work, home, note))
     told = note.read_text() if note.exists() else "nothing"
-    after = files_state(home, ("marts/", "exports/"), ())
+    after = files_state(home, ("marts/", "exports/billing/"), ())
     subprocess.run(["umount", str(target)], check=True)
     if may_work:
         return None if code == 0 else f"stopped: {told}"

@@ -22,8 +22,9 @@ from cleanbill.settings import get_settings
 from cleanbill.storage_faults import storage_failure
 
 from tests.crash import killer
+from tests.crash.kill_export import export
 from tests.crash.kill_ingest import write_world
-from tests.crash.state import files_state, ingest_state
+from tests.crash.state import WITH_A_CLOCK, files_state, ingest_state
 from tests.feed_warehouse import MONTH, make_warehouse
 from tests.gate_warehouse import write_good_warehouse
 
@@ -32,12 +33,6 @@ BLOCK = 4096
 
 def take_in() -> None:
     ingest(date(2026, 10, 2), date(2026, 10, 3))
-
-
-def seal() -> None:
-    billing_feed.draft_feed(MONTH)
-    billing_feed.approve_feed(MONTH, None, auto=True)
-    billing_feed.seal_feed(MONTH)
 
 
 def prepare_publishing(home: Path) -> None:
@@ -54,12 +49,12 @@ STAGES: dict[str, tuple[Callable[[Path], object], Callable[[], object], Callable
     "publish": (
         prepare_publishing,
         lambda: publish.publish_marts("run"),
-        lambda home: files_state(home, ("marts/",), ("duckdb", "digests.json", "mart_info.parquet")),
+        lambda home: files_state(home, ("marts/",), WITH_A_CLOCK),
     ),
     "seal": (
         lambda home: (make_warehouse(), billing_feed.prepare_month(MONTH)),
-        seal,
-        lambda home: files_state(home, ("exports/",), ("approval.json",)),
+        export,
+        lambda home: files_state(home, ("exports/",), WITH_A_CLOCK),
     ),
 }
 
@@ -107,7 +102,7 @@ def try_stage(name: str, folder: Path, sizes: int) -> dict[str, object]:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size // BLOCK * BLOCK}", "none", str(disk)]
         subprocess.run(mount, check=True)
         shutil.copytree(template, disk, dirs_exist_ok=True)
-        before = files_state(disk, ("marts/", "exports/"), ())
+        before = files_state(disk, ("exports/billing/",), ())
         note.unlink(missing_ok=True)
         code = killer.run(tell_failure(work, disk, note))
         if code:
@@ -116,8 +111,8 @@ def try_stage(name: str, folder: Path, sizes: int) -> dict[str, object]:
             is_clear = "full disk" in told and "bytes free" in told and str(disk) in told
             if not is_clear:
                 return {"unclear": told, "stage": name, "size": size}
-            left = files_state(disk, ("exports/",), ())
-            if left != before and name == "seal":
+            left = files_state(disk, ("exports/billing/",), ())
+            if left != before:
                 return {"half output": sorted(left), "stage": name, "size": size}
         subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
         if (code and killer.run(work) != 0) or look(disk) != expected:

@@ -5,6 +5,12 @@ from pathlib import Path
 
 import duckdb
 
+# Files of marts/ and exports/ that say when, by whom or in which run: not a matter of the data.
+WITH_A_CLOCK = (
+    *("approval.json", "ledger.jsonl", "ledger.head", ".duckdb", "digests.json"),
+    *("mart_info.parquet", "gate_results.parquet"),
+)
+
 
 def ingest_state(home: Path) -> dict[str, object]:
     """Return the recorded deliveries, the content of lake and quarantine, and the name of every other file.

@@ -18,12 +18,12 @@ from cleanbill.settings import REPOSITORY
 
 from tests.conftest import TEST_KEY
 from tests.crash.daily_chain import STAGES
+from tests.crash.state import WITH_A_CLOCK
 from tests.pipeline.conftest import data_root
 from tests.replay import MODEL_SCHEMAS, Recording, table_rows
 
 SEED = 20080815
 RUN_TABLES = ("mart_info", "gate_results")  # when and by which run: not a matter of the data
-WITH_A_CLOCK = ("approval.json", ".duckdb", "digests.json", "mart_info.parquet", "gate_results.parquet")
 
 
 def start(stage: str, home: Path, month: date) -> subprocess.Popen[bytes]:
