@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from datetime import date
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from cleanbill.errors import BuildFailed, FeedError
 from cleanbill.masking import mask_text
 from cleanbill.reference_inputs import load_reference_inputs
 from cleanbill.settings import Settings, get_settings
+from cleanbill.step_times import BUILD_MARTS, BUILD_STAGING, note_step
 from cleanbill.storage_faults import storage_failure
 
 USAGE_EXTRACTS = ("sms_usage", "wap_usage", "gprs_usage")
@@ -49,11 +51,15 @@ def build_staging(as_of: date | None = None) -> date:
         InputFileError: a reference file is wrong.
     """
     settings = get_settings()
+    started = time.monotonic()
     with open_warehouse(settings) as connection:
         _absorb_sealed_feeds(connection, settings)
         is_full = _begin(connection, settings, as_of)
         (decided,) = connection.execute("select as_of_date from control.run_context").fetchone()
+        rows = rows_to_take_in(connection)
     _dbt_build(settings, settings.warehouse, STAGING, is_full)
+    with open_warehouse(settings) as connection:
+        note_step(connection, BUILD_STAGING, is_full, rows, time.monotonic() - started)
     return decided
 
 
@@ -64,7 +70,9 @@ def build_marts() -> None:
         BuildFailed: no build was begun, or dbt failed.
     """
     settings = get_settings()
+    started = time.monotonic()
     with open_warehouse(settings) as connection:
+        rows = rows_to_take_in(connection)
         context = connection.execute("select previous_as_of_date is null from control.run_context").fetchone()
     if context is None:
         raise BuildFailed(
@@ -76,6 +84,7 @@ def build_marts() -> None:
     _dbt_build(settings, settings.warehouse, MARTS, is_full=context[0])
     with open_warehouse(settings) as connection:
         _absorb(connection)
+        note_step(connection, BUILD_MARTS, context[0], rows, time.monotonic() - started)
 
 
 def build_scratch(as_of: date) -> Path:
@@ -110,6 +119,17 @@ def _absorb_sealed_feeds(connection: duckdb.DuckDBPyConnection, settings: Settin
         absorb_sealed(connection, settings)
     except FeedError as error:
         logging.getLogger(__name__).warning("billed_charges stays as it is: %s", error)
+
+
+def rows_to_take_in(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the rows of the deliveries that the build under way takes in and the last one did not."""
+    return connection.execute(
+        """
+        select coalesce(sum(deliveries.rows_loaded), 0)::bigint
+        from control.build_deliveries as deliveries
+        anti join control.absorbed as absorbed using (extract, business_date, source, delivery)
+        """
+    ).fetchone()[0]
 
 
 def newest_complete_date(connection: duckdb.DuckDBPyConnection) -> date | None:

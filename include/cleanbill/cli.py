@@ -315,6 +315,20 @@ def startup_reminders(
 
 
 @app.command()
+def plan(
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=DAY_FORMAT, help="Last business date to take in; else all.")
+    ] = None,
+) -> None:
+    """Show what the next run will change, judge anew and cost, before it runs; nothing is changed."""
+    from cleanbill import terminal_views
+    from cleanbill.plan import make_plan
+    from cleanbill.plan_view import plan_view
+
+    terminal_views.show(plan_view(make_plan(last.date() if last else None)))
+
+
+@app.command()
 def withdraw(
     extract: Annotated[str, typer.Argument(help="Extract of the delivery, for example sms_usage.")],
     source: Annotated[str, typer.Argument(help="Its source.")],

@@ -192,6 +192,15 @@ create table if not exists control.waivers (
     expires_on date not null
 );
 
+-- One row per finished step of a run: what `cleanbill plan` judges the next one by.
+create table if not exists control.step_times (
+    step varchar not null,               -- ingest / build_staging / build_marts
+    is_full boolean not null,            -- a build of everything
+    rows bigint not null,                -- rows read, or rows of the changed deliveries
+    seconds double not null,
+    finished_at timestamp not null
+);
+
 create table if not exists control.gate_results (
     run_id varchar not null,
     stage varchar not null,              -- raw / staging / marts / export

@@ -28,6 +28,7 @@ from cleanbill.lake_index import restore_from_lake, write_lake_index
 from cleanbill.manifest import DeliveryKey, find_manifests, parse_manifest, read_manifest_bytes
 from cleanbill.record_parser import write_empty_lake_file
 from cleanbill.settings import Settings, get_settings
+from cleanbill.step_times import INGEST, note_step
 from cleanbill.storage_faults import FAULTS, any_fault
 from cleanbill.withdrawals import load_withdrawals
 
@@ -49,6 +50,7 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
     """
     settings = settings or get_settings()
     summary = IngestSummary(date_from, date_to)
+    started = time.monotonic()
     try:
         with _only_ingest(settings), _work_folder(settings) as work, _parser_database(settings, work) as database:
             policy = read_ingest_policy(settings.dbt_project)
@@ -63,6 +65,9 @@ def ingest(date_from: date, date_to: date, settings: Settings | None = None) -> 
             _run_batches(settings, database, work, _batches(candidates), journal)
             journal.flush(final=True)
             write_lake_index(settings, work)
+            if summary.rows_in:
+                with open_warehouse(settings) as warehouse:
+                    note_step(warehouse, INGEST, False, summary.rows_in, time.monotonic() - started)
     except FAULTS as error:
         raise any_fault(error, settings.home, IngestFailed) from None
     return summary

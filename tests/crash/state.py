@@ -24,6 +24,8 @@ def ingest_state(home: Path) -> dict[str, object]:
                 "select table_schema, table_name from information_schema.tables order by all"
             ).fetchall()
             for schema, name in names:
+                if name == "step_times":
+                    continue  # it is a clock
                 rows = connection.execute(f'from "{schema}"."{name}" order by all').fetchall()
                 state[name if schema == "control" else f"{database.name} {name}"] = rows
     return state | files_state(home, ("lake/", "quarantine/", "warehouse/"), ("duckdb", ".lock"))

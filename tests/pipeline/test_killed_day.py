@@ -79,7 +79,7 @@ def outcome(home: Path) -> dict[str, object]:
     """Return everything the stages leave behind: rows of every table, bytes of every file that has no clock in it."""
     found: dict[str, object] = dict(table_rows(home / "warehouse" / "cleanbill.duckdb", MODEL_SCHEMAS))
     control = table_rows(home / "warehouse" / "cleanbill.duckdb", ("control",))
-    found |= {name: rows for name, rows in control.items() if "gate" not in name}
+    found |= {name: rows for name, rows in control.items() if "gate" not in name and "step_times" not in name}
     published = table_rows(home / "marts" / "marts.duckdb", ("main",))
     found |= {name: rows for name, rows in published.items() if not name.endswith(RUN_TABLES)}
     for path in sorted(home.rglob("*")):
