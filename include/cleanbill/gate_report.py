@@ -7,7 +7,6 @@ value escaped, cut and masked in one place (`_inert`).
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,6 +232,6 @@ def _write(path: Path, template: str, values: dict[str, Any]) -> None:
         lstrip_blocks=True,
     )
     text = environment.get_template(template).render(policy=CONTENT_SECURITY_POLICY, **values)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(".tmp")  # one gate at a time: what a killed one left is written over
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
