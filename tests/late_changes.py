@@ -1,4 +1,4 @@
-"""Changes a landing folder after the fact, as sources do: deliveries resent with other records, emptied, or late."""
+"""Changes a landing folder after the fact, as sources do: deliveries resent with other records, taken back, late."""
 
 import csv
 import gzip
@@ -54,6 +54,24 @@ class LateChanges:
 
     def resend(self, number: int) -> int:
         """Resend some deliveries with records left out, moved in time or changed; return how many were."""
+        newest = self._newest()
+        candidates = [newest[key] for key in sorted(newest) if key[0] in CHANGED and _has_rows(newest[key][1])]
+        return sum(self._resend(*one) for one in self.rng.sample(candidates, min(number, len(candidates))))
+
+    def withdraw(self, number: int) -> None:
+        """Take some resent deliveries back: the one before counts again."""
+        resent = sorted((key, delivery) for key, (delivery, _) in self._newest().items() if delivery > 1)
+        path = self.home / "withdrawals.csv"
+        if not path.exists():
+            path.write_text("extract,source,business_date,delivery,reason,requested_by,approved_by\n")
+        with path.open("a") as file:
+            for (extract, day, source), delivery in self.rng.sample(resent, min(number, len(resent))):
+                line = f"{extract},{source},{day},{delivery},sent by mistake,Li Lei,Han Meimei\n"
+                if line not in path.read_text():
+                    file.write(line)
+
+    def _newest(self) -> dict[tuple, tuple[int, Path]]:
+        """Return the highest delivery number of every (extract, day, source) and its manifest."""
         newest: dict[tuple, tuple[int, Path]] = {}
         for path in sorted((self.home / "landing").glob("*/*/*.manifest.json")):
             try:
@@ -62,8 +80,7 @@ class LateChanges:
                 newest[key] = max(newest.get(key, (0, path)), (manifest["delivery"], path))
             except (ValueError, KeyError, TypeError):
                 continue
-        candidates = [newest[key] for key in sorted(newest) if key[0] in CHANGED and _has_rows(newest[key][1])]
-        return sum(self._resend(*one) for one in self.rng.sample(candidates, min(number, len(candidates))))
+        return newest
 
     def _resend(self, delivery: int, path: Path) -> bool:
         manifest = json.loads(path.read_text())

@@ -141,7 +141,10 @@ class _Run:
             if manifest is not None and len(self.result.findings) == before:
                 manifests.append((sealed, manifest))
         if len(manifests) == len(versions) and numbers == list(range(1, len(numbers) + 1)):
-            self._check_sums(month, manifests)
+            try:
+                self._check_sums(month, manifests)
+            except duckdb.Error as error:  # its message may quote a line, numbers and all
+                self.find(folder, f"cannot be added up ({type(error).__name__}): was it changed just now?")
         self._check_answers(month)
 
     def _check_version(
@@ -327,7 +330,10 @@ class _Run:
             ).fetchall()
             for version, lines in wrong:
                 self.find(base[version - 1][0].folder, f"{lines} lines do not add up with the versions before")
-            self._check_published(db, month, base)
+            try:
+                self._check_published(db, month, base)
+            except duckdb.Error as error:
+                self.find(self.settings.published_marts, f"cannot be read ({type(error).__name__}); publish it again")
 
     def _check_published(
         self, db: duckdb.DuckDBPyConnection, month: date, base: list[tuple[SealedVersion, dict[str, Any]]]

@@ -168,6 +168,11 @@ def test_other_published_charges_than_the_released_ones_are_found(home):
     assert problem == ("marts/marts.duckdb", "billed_charges of 2026-11 lacks 1 released lines and has 1 others")
 
 
+def test_a_damaged_published_file_is_named(home):
+    get_settings().published_marts.write_bytes(b"no database at all")
+    assert [name for name, _ in problems()] == ["marts/marts.duckdb"]
+
+
 def test_a_changed_landing_manifest_behind_a_bill_is_named(home):
     folder = home / "landing" / "relation_events" / "2026-10-15"
     folder.mkdir(parents=True)
