@@ -15,6 +15,7 @@ from cleanbill.settings import parse_month
 
 USAGE_ERROR = 2
 FAILED = 1
+INTERRUPTED = 130
 DAY_FORMAT = ["%Y-%m-%d"]
 
 app = typer.Typer(
@@ -360,13 +361,16 @@ def demo() -> None:
 
 def main() -> None:
     """Run one command; an error made on purpose is one line on standard error, never a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop cleans up like Ctrl-C
+    for kind in (signal.SIGINT, signal.SIGTERM):  # so that a stop cleans up like Ctrl-C
+        signal.signal(kind, signal.default_int_handler)
     os.umask(0o027)
     try:
         app(prog_name="cleanbill")
     except CleanbillError as error:
         _end(str(error))
     except Exception as error:
+        if str(error) == "Query interrupted":  # how DuckDB hands on a stop
+            sys.exit(INTERRUPTED)
         if os.environ.get("CLEANBILL_DEBUG"):
             raise
         from cleanbill.masking import mask_text

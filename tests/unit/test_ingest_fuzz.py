@@ -24,6 +24,7 @@ DAY = date(2026, 10, 1)
 HEADER = HEADERS["sms_usage"]
 ROWS = 40
 SEED = 20060710
+SEEDS = [SEED, *(pytest.param(SEED + 2 * number, marks=pytest.mark.soak) for number in range(1, 20))]
 
 SPOILED_FIELDS = [
     *(b"", b"1e2", b"1.7", b"0x10", b" 8 ", b"-1", b"+5", b"NULL", b"\xb1\xb1", b"9" * 30),
@@ -269,9 +270,10 @@ def home(cleanbill_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     return cleanbill_home
 
 
-def test_mutants_under_their_old_manifest_are_all_refused(home: Path) -> None:
-    print(f"seed {SEED}")
-    for number, (content, mutant) in enumerate(mutants(1000, SEED)):
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mutants_under_their_old_manifest_are_all_refused(home: Path, seed: int) -> None:
+    print(f"seed {seed}")
+    for number, (content, mutant) in enumerate(mutants(1000, seed)):
         writer = DeliveryWriter(home, source=f"s{number}").add_bytes(content, ROWS, gz=number % 3 == 0)
         writer.write()
         name, packed, _ = writer.parts[0]
@@ -292,9 +294,10 @@ def test_mutants_under_their_old_manifest_are_all_refused(home: Path) -> None:
         assert "What to do" in reason
 
 
-def test_mutants_with_a_manifest_of_their_own_end_where_the_contract_says(home: Path) -> None:
-    print(f"seed {SEED + 1}")
-    cases = mutants(400, SEED + 1)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mutants_with_a_manifest_of_their_own_end_where_the_contract_says(home: Path, seed: int) -> None:
+    print(f"seed {seed + 1}")
+    cases = mutants(400, seed + 1)
     for number, (_, mutant) in enumerate(cases):
         writer = DeliveryWriter(home, source=f"s{number}")
         if number % 4:
