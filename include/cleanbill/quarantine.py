@@ -15,9 +15,11 @@ import duckdb
 
 from cleanbill.control import open_warehouse
 from cleanbill.deliveries import ACCEPTED
+from cleanbill.errors import InputFileError
 from cleanbill.landing_origins import REFUSED_SUFFIX
 from cleanbill.manifest import DeliveryKey
 from cleanbill.masking import mask_line
+from cleanbill.reason_codes import DELIVERY_CODES, FOREIGN_ROW_CODES, RECORD_CODES
 from cleanbill.settings import Settings, get_settings
 
 LOCK_WAIT_SECONDS = 2.0
@@ -88,10 +90,19 @@ def read_quarantine(selection: Selection | None = None, settings: Settings | Non
     """Return what is kept out, largest first within a stage.
 
     Raises:
+        InputFileError: a reason is no reason code.
         SettingsError: the pipeline holds the warehouse.
     """
     settings = settings or get_settings()
     selection = selection or Selection()
+    known = RECORD_CODES.keys() | FOREIGN_ROW_CODES.keys() | DELIVERY_CODES.keys()
+    if unknown := sorted(selection.reasons - known):
+        raise InputFileError(
+            where="--reason",
+            expected=f"reason codes: {', '.join(sorted(known))}",
+            found=", ".join(unknown)[:120],
+            advice="cleanbill quarantine list shows the codes that occur",
+        )
     deliveries = read_held_deliveries(settings)
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": False}) as connection:
         entries = [

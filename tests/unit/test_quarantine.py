@@ -345,6 +345,15 @@ def landed_once(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return operator.settings
 
 
+def test_a_reason_that_is_none_is_named(operator: Operator):
+    for ask in (
+        lambda: read_quarantine(Selection(frozenset({"bad_cod"})), operator.settings),
+        lambda: replay(["bad_cod"], settings=operator.settings),
+    ):
+        with pytest.raises(InputFileError, match=r"bad_code, .*found bad_cod\."):
+            ask()
+
+
 def test_no_number_is_shown_whatever_its_form(operator: Operator):
     written_mapping(operator.mapping, LACKING)
     text = operator.original.read_text()
