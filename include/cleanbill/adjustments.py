@@ -62,7 +62,7 @@ select
 from lines
 left join feed.main.dispositions as dispositions using (subscription_id)
 left join intermediate.int_spells as spells using (subscription_id)
-where lines.new_li <> lines.previous_li
+where $has_base and lines.new_li <> lines.previous_li
 order by lines.msisdn, lines.sp_code, lines.service_code, lines.subscription_id
 """
 
@@ -91,10 +91,7 @@ def freeze_adjustments(
             "insert into province_parts values (?, ?)",
             [(province, province_in_file_name(province)) for (province,) in provinces],
         )
-    if not base:
-        connection.execute(ADJUSTMENTS_SQL.replace("where lines", "where false and lines"), {"month": month})
-        return 0, 0
-    connection.execute(ADJUSTMENTS_SQL, {"month": month})
+    connection.execute(ADJUSTMENTS_SQL, {"month": month, "has_base": bool(base)})
     lines, delta_li = connection.execute(
         "select count(*), coalesce(sum(delta_li), 0)::hugeint from feed.main.adjustments"
     ).fetchone()
