@@ -812,7 +812,9 @@ class Oracle:
         last_day = month - ONE_DAY
         verdict = "silent" if self.window_complete(extract, window_start, last_day) else "unknown"
         if verdict == "unknown":
-            first_usage_day = min(self.days_in_force(extract), default=None)
+            # An extract that never came starts where it was to come.
+            first_expected = min((day for missing, _, day in self.missing if missing == extract), default=None)
+            first_usage_day = min(self.days_in_force(extract), default=first_expected)
             if first_usage_day is None or window_start < first_usage_day:
                 self.before_data_start.add((self.subscription_id(spell), month))
             else:

@@ -205,6 +205,24 @@ def test_a_day_on_which_nobody_was_expected_to_deliver_stops_the_bill(recording:
         assert_equal(home)
 
 
+def test_usage_that_was_to_come_and_never_came_stops_the_bill(recording: Recording, tmp_path: Path) -> None:
+    """From the first month that lies whole behind the day it was to begin."""
+    with data_root(tmp_path / "home") as home:
+        hand = Hand(home, "2026-03-01", "2026-04-30").event("1", "order", "2026-03-01 00:00:00")
+        hand.missing = {("sms_usage", hand.first + timedelta(days=number)) for number in range(61)}
+        hand.write()
+        (home / "expected_extracts.csv").write_text(
+            "extract,source,schedule,valid_from,valid_to\nrelation_events,bj,daily,2026-03-01,\n"
+            "sms_usage,bj,daily,2026-04-01,\n"
+        )
+        ingest(*ALL_DAYS)
+        recording.build(as_of=hand.last)
+        assert_marts_equal(home, get_settings().warehouse, hand.last)
+        blockers = table_rows(get_settings().warehouse, ("intermediate",))["intermediate.int_billing_blockers"]
+        assert {row[:4] for row in blockers} == {(date(2026, 5, 1), "unknown_usage", "sms_usage", "bj")}
+        assert len(blockers) == 30
+
+
 USAGE_OF = {"sms_usage": "S1", "wap_usage": "W1"}
 
 

@@ -29,8 +29,13 @@ days as (
     select * from {{ ref('int_extract_days') }}
 ),
 
+-- The data of an extract starts with its first delivery; of one that never came, where it was to come.
 starts as (
-    select distinct extract, first_delivered_day from days
+    select
+        extract,
+        coalesce(min(first_delivered_day), min(day)) as first_day
+    from days
+    group by extract
 ),
 
 final as (
@@ -45,13 +50,13 @@ final as (
         case when judged.use_measure = 'messages' then counted.mt_count end as mt_count,
         case when judged.use_measure = 'hits' then counted.wap_hits end as wap_hits,
         case
-            when starts.first_delivered_day is null or judged.window_start < starts.first_delivered_day then 'unknown'
+            when starts.first_day is null or judged.window_start < starts.first_day then 'unknown'
             when
                 last_day.complete_days_so_far - first_day.complete_days_so_far + first_day.is_complete::integer
                 = judged.billing_month - judged.window_start then 'silent'
             else 'unknown'
         end as verdict,
-        coalesce(judged.window_start < starts.first_delivered_day, true) as before_data_start,
+        coalesce(judged.window_start < starts.first_day, true) as before_data_start,
         judged.usage_extract
     from judged
     inner join counted
