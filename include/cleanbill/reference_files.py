@@ -27,6 +27,7 @@ NUMBER_PATTERN = re.compile(r"[1-9][0-9]{0,8}")
 LONGEST_SHOWN = 40  # characters of a wrong value in an error
 ADVICE = "correct the line and run again; nothing was built"
 FILE_MODE = 0o640
+NOT_WRITTEN = 0  # the number of a line that is to be added
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class ReferenceLine:
     def wrong(self, column: str, expected: str) -> InputFileError:
         """Return the error of a field (a test number is never shown)."""
         found = "a number that is not one" if column == "msisdn" else repr(self._field(column)[:LONGEST_SHOWN])
+        if self.number == NOT_WRITTEN:
+            return InputFileError(f"a line of {self.path.name}, {column}", expected, found, "nothing was written")
         return InputFileError(f"{self.path.name}, line {self.number}, column {column}", expected, found, ADVICE)
 
     def _field(self, column: str) -> str:

@@ -15,7 +15,7 @@ from cleanbill.contract import CONTRACTS
 from cleanbill.deliveries import decide_in_force
 from cleanbill.errors import InputFileError
 from cleanbill.manifest import DeliveryKey
-from cleanbill.reference_files import ReferenceLine, append_line, read_lines
+from cleanbill.reference_files import NOT_WRITTEN, ReferenceLine, append_line, read_lines
 from cleanbill.settings import Settings
 
 COLUMNS = ("extract", "source", "business_date", "delivery", "reason", "requested_by", "approved_by")
@@ -90,7 +90,7 @@ def withdraw(settings: Settings, withdrawal: Withdrawal) -> bool:
     key = withdrawal.key
     values = dict(zip(COLUMNS, withdrawal.fields(), strict=True))
     path = withdrawals_path(settings.home)
-    _parse(ReferenceLine(path, 0, {name: str(value) for name, value in values.items()}))
+    _parse(ReferenceLine(path, NOT_WRITTEN, {name: str(value) for name, value in values.items()}))
     manifest = settings.landing / key.extract / key.business_date.isoformat() / key.manifest_name
     if key.extract not in CONTRACTS or not manifest.is_file():
         raise InputFileError(

@@ -94,9 +94,9 @@ def test_a_withdrawn_delivery_is_no_longer_told_as_refused() -> None:
     [
         ({"number": 2}, "a delivery in landing/"),
         ({"source": "gd"}, "a delivery in landing/"),
-        ({"source": "../bj"}, "column source"),
+        ({"source": "../bj"}, "withdrawals.csv, source"),
         ({"by": "ANN"}, "a second person"),
-        ({"by": " "}, "column approved_by"),
+        ({"by": " "}, "withdrawals.csv, approved_by"),
     ],
 )
 def test_what_cannot_be_taken_back_writes_nothing(change: dict[str, object], said: str) -> None:
