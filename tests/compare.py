@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 import os
 from datetime import date, datetime
 from pathlib import Path
@@ -65,8 +66,18 @@ def differences(table: str, expected: list, columns: list, actual: list) -> list
 
 
 def same(left: tuple, right: tuple) -> bool:
-    """Compare values and their kinds: a date is no timestamp, a whole number no boolean, text or decimal."""
-    return all(type(one) is type(other) and one == other for one, other in zip(left, right, strict=True))
+    """Compare values and their kinds: a date is no timestamp, a whole number no boolean, text or decimal.
+
+    Measures (never money) may differ in the digits that rounding hides.
+    """
+    return all(
+        type(one) is type(other) and (one == other or (isinstance(one, float) and is_close(one, other)))
+        for one, other in zip(left, right, strict=True)
+    )
+
+
+def is_close(left: float, right: float) -> bool:
+    return math.isclose(left, right, rel_tol=0.01, abs_tol=0.06)
 
 
 def sortable(key: tuple) -> list:

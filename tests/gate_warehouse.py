@@ -190,6 +190,8 @@ select * from (values ('sms', 'sms_usage'), ('mms', 'sms_usage'), ('wap', 'wap_u
 as classes (service_class, usage_extract);
 create table policy.policy_preview as
 select 20 as first_day, date '1900-01-01' as valid_from, cast(null as date) as valid_to;
+create table policy.policy_growth as
+select * from (values ('daily', 'alert_p', 0.002), ('daily', 'alert_q', 0.05)) as policy (cadence, parameter, value);
 create table policy.policy_consent as
 select true as is_required, date '2006-10-10' as valid_from, cast(null as date) as valid_to;
 """
@@ -266,6 +268,20 @@ select
     'never_accessed' as anomaly_type, date '2026-07-25' as observed_from, date '2026-08-24' as detected_on,
     cast(null as date) as resolved_on, date '2026-08-27' as due_on, false as due_on_is_estimated, 'bj' as report_to,
     'reported_late' as report_status, timestamp '2026-09-20 08:00:00' as reported_at;
+create table marts.service_growth as
+select
+    '900001' as sp_code, 'news' as service_code, date '2026-09-02' as day, cast(1 as bigint) as new_orders,
+    0.1 :: double as expected, 10.0 :: double as ratio, 0.0001 :: double as p_value, 0.0001 :: double as q_value,
+    true as is_alert, 'up' as direction, 56 as baseline_days, 'burst' as reason;
+create table marts.service_growth_alerts as
+select
+    sp_code, service_code, day, day as first_day, day as last_day, direction, 'news had one order' as explanation
+from marts.service_growth;
+create table marts.service_growth_relations as
+select
+    subscription_id, subscriber_id, sp_code, service_code, ordered_at, date '2026-09-02' as alert_day
+from marts.subscriptions
+where subscription_id = md5('spell7');
 create table marts.silent_subscriptions as
 select
     md5('spell' || number) as subscription_id, md5('subscriber' || number) as subscriber_id, '900001' as sp_code,

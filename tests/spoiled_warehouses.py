@@ -251,6 +251,23 @@ MARTS = {
         "update marts.extract_completeness set delivered = false "
         "where extract = 'sms_usage' and day = date '2026-08-01'"
     ),
+    ("service_growth", "an alert has a reason, a small p and q, and a difference worth an answer"): (
+        "update marts.service_growth set p_value = 0.01 where is_alert"
+    ),
+    ("service_growth", "an incomplete day is never an alert"): (
+        "update marts.extract_completeness set delivered = false "
+        "where extract = 'relation_events' and day = date '2026-09-02'"
+    ),
+    ("service_growth", "the orders of a day are the spells ordered on it"): (
+        "update marts.service_growth set new_orders = new_orders + 1"
+    ),
+    ("service_growth_alerts", "every alert of service_growth is there, on its days"): (
+        "update marts.service_growth_alerts set last_day = day - 1"
+    ),
+    (
+        "service_growth_relations",
+        "every relation is a spell ordered on the days of an upward alert of its service",
+    ): "update marts.service_growth_relations set ordered_at = ordered_at + interval 1 day",
     ("silent_subscriptions", "silent means complete usage in the whole window, unknown means a gap in it"): (
         "update marts.extract_completeness set delivered = false "
         "where extract = 'sms_usage' and day = date '2026-09-30'"

@@ -31,6 +31,7 @@ from cleanbill.step_times import BUILD_MARTS, BUILD_STAGING, note_step
 from cleanbill.storage_faults import storage_failure
 
 USAGE_EXTRACTS = ("sms_usage", "wap_usage", "gprs_usage")
+WATCHED_EXTRACTS = (*USAGE_EXTRACTS, "relation_events")  # whose first day and completeness enter the rows
 STAGING = ("path:seeds", "path:models/staging")
 MARTS = ("path:models/intermediate", "path:models/marts")
 MODEL_FOLDERS = ("models", "macros", "seeds")
@@ -215,7 +216,7 @@ def _absorb(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         "insert into control.absorbed_usage_days select extract, day, is_complete from intermediate.int_extract_days "
         "where extract in (select unnest($extracts))",
-        {"extracts": list(USAGE_EXTRACTS)},
+        {"extracts": list(WATCHED_EXTRACTS)},
     )
     connection.execute(
         """
@@ -235,7 +236,8 @@ def inputs_digest(connection: duckdb.DuckDBPyConnection, settings: Settings, as_
     """Digest everything besides deliveries that every row depends on.
 
     Deliveries, expected pairs and waivers are left out on purpose: the models follow their changes one by one.
-    The first day of each usage extract is in: it moves the observation of every spell.
+    The first day of each usage extract is in (it moves the observation of every spell), and that of the order events
+    (it moves every baseline of growth).
     """
     digest = hmac.new(settings.pseudonym_key_bytes(), b"cleanbill inputs", hashlib.sha256)
     for folder in MODEL_FOLDERS:
@@ -251,7 +253,7 @@ def inputs_digest(connection: duckdb.DuckDBPyConnection, settings: Settings, as_
         group by extract
         order by extract
         """,
-        {"extracts": list(USAGE_EXTRACTS), "as_of": as_of},
+        {"extracts": list(WATCHED_EXTRACTS), "as_of": as_of},
     ).fetchall()
     digest.update(repr((test_numbers, first_days)).encode())
     return digest.hexdigest()

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from datetime import date, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -278,6 +279,48 @@ def query(
         terminal_views.write_csv(result, sys.stdout)
     else:
         terminal_views.show(terminal_views.query_view(result))
+
+
+class Cadence(StrEnum):
+    """Periods in which counts are judged."""
+
+    daily = "daily"
+    weekly = "weekly"
+    hourly = "hourly"
+
+
+@app.command()
+def growth(
+    file: Annotated[Path, typer.Argument(help="CSV of counts: [series,] time, count [, label].")],
+    cadence: Annotated[Cadence, typer.Option(help="Periods to judge; finer readings are summed.")] = Cadence.daily,
+    is_two_sided: Annotated[
+        bool | None, typer.Option("--two-sided/--upward", help="Also look for falls (default: by the policy row).")
+    ] = None,
+    is_all: Annotated[bool, typer.Option("--all", help="Show every period, not only odd ones.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV instead of a table.")] = False,
+) -> None:
+    """Judge any file of counts for abnormal growth, by the rules and parameters of service_growth."""
+    from cleanbill import terminal_views
+    from cleanbill.growth_series import as_query_result, judge_file
+
+    verdicts = judge_file(file, cadence.value, is_two_sided)
+    result = as_query_result(verdicts, is_all)
+    if as_csv:
+        terminal_views.write_csv(result, sys.stdout)
+    else:
+        terminal_views.show(terminal_views.query_view(result))
+
+
+@app.command("growth-picture")
+def growth_picture(
+    sp_code: Annotated[str, typer.Argument(metavar="SP", help="Service provider, 6 digits.")],
+    service_code: Annotated[str, typer.Argument(metavar="SERVICE", help="Service of that SP.")],
+    day: Annotated[datetime, typer.Argument(metavar="DAY", formats=DAY_FORMAT, help="A day, as in service_growth.")],
+) -> None:
+    """Draw what a service counted around a day, its usual range and its SP's other services, as SVG in reports/."""
+    from cleanbill.growth_picture import draw_growth
+
+    typer.echo(draw_growth(sp_code, service_code, day.date()))
 
 
 @app.command()

@@ -63,6 +63,24 @@ PUBLISHED_MARTS = (
         "detected_on subscription_id anomaly_type",
     ),
     _table(
+        "service_growth",
+        "sp_code service_code day new_orders expected ratio p_value q_value is_alert direction baseline_days reason"
+        " expected_low expected_high rise_orders rise_expected",
+        "day sp_code service_code",
+    ),
+    _table(
+        "service_growth_alerts",
+        "sp_code service_code day first_day last_day reason direction new_orders expected expected_low expected_high"
+        " ratio p_value q_value baseline_days orders main_channel main_channel_percent main_province"
+        " main_province_percent main_hour main_hour_percent unconfirmed_percent never_used_percent explanation",
+        "day sp_code service_code",
+    ),
+    _table(
+        "service_growth_relations",
+        "subscription_id subscriber_id sp_code service_code ordered_at alert_day is_confirmed is_used",
+        "alert_day sp_code service_code ordered_at subscription_id",
+    ),
+    _table(
         "silent_subscriptions",
         "subscription_id subscriber_id sp_code service_code service_class billing_month window_start mt_count wap_hits"
         " verdict",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
-from tests.oracle import rules
+from tests.oracle import growth, rules
 from tests.oracle.landing import (
     BadRecord,
     Delivery,
@@ -41,7 +41,7 @@ COLUMNS = {
     "price_per_message_li refunds_li penalties_li double_refunds_li other_li to_settle_li operator_share_li "
     "sp_share_li status hold_reason",
 }
-COLUMNS = {table: columns.split() for table, columns in COLUMNS.items()}
+COLUMNS = {table: columns.split() for table, columns in COLUMNS.items()} | {"service_growth": growth.COLUMNS}
 GRAIN = {
     "dim_service": ["sp_code", "service_code", "valid_from"],
     "dim_service_provider": ["sp_code"],
@@ -63,6 +63,7 @@ GRAIN = {
     ],
     "extract_completeness": ["extract", "source", "day"],
     "sp_settlement": ["sp_code", "billing_month"],
+    "service_growth": ["sp_code", "service_code", "day"],
 }
 REASONS = {
     "unknown_service": "not_in_catalogue",
@@ -189,6 +190,8 @@ class Oracle:
         self.write_settlement()
         if waived_at is None and self.as_of.day >= rules.PREVIEW_FROM_DAY:
             self.write_preview()
+        if waived_at is None:
+            self.write_growth()
 
     def rows(self, table: str) -> list:
         """Return a table as dicts."""
@@ -681,6 +684,25 @@ class Oracle:
                     active_days=len({at.date() for at, _, _ in uses}),
                     last_used_on=max(at.date() for at, _, _ in uses),
                 )
+
+    # --------------------------------------------------------------------------------- growth
+
+    def write_growth(self) -> None:
+        """Judge the new orders of every service by day, from the first delivered day of order events."""
+        delivered = self.days_in_force("relation_events")
+        if not delivered:
+            return
+        counts: dict = {}
+        for spell in self.all_spells():
+            by_day = counts.setdefault(spell.relation[1:], {})
+            day = spell.ordered_at.date()
+            by_day[day] = by_day.get(day, 0) + 1
+        known_from = {}
+        for row in self.rows("dim_service"):
+            service = (row["sp_code"], row["service_code"])
+            known_from[service] = min(row["valid_from"], known_from.get(service, row["valid_from"]))
+        complete = self.complete_days.get("relation_events", set())
+        self.tables["service_growth"] = growth.Growth(counts, known_from, complete, delivered[0], self.as_of).rows()
 
     # --------------------------------------------------------------------------------- anomalies
 

@@ -65,6 +65,8 @@ final as (
     union all
     select billing_month, subscription_id, 'abnormal' from to_become_abnormal
     union all
+    select billing_month, subscription_id, 'abnormal' from {{ ref('int_growth_marks') }}
+    union all
     select billing_month, subscription_id, 'silent' from silent
 )
 

@@ -51,6 +51,8 @@ reported as (
 final as (
     select msisdn, sp_code, since::date as since from {{ ref('int_affected_accounts') }}
     union all
+    select msisdn, sp_code, since from {{ ref('int_growth_changes') }}
+    union all
     select msisdn, sp_code, month from {{ ref('int_usage_changes') }}
     union all
     select spells.msisdn, spells.sp_code, traffic.month
