@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo test soak lint format lock clean
+.PHONY: help venv install demo test soak lint format lock clean growth-proof
 
 help: ## Show this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(BIN)/python ## Create .venv with PYTHON (default python3; needs 3.11, 3.12 or 3.13)
 
@@ -48,6 +48,9 @@ test: lint ## Lint, then run all tests
 
 soak: install ## The same promises at larger numbers: kills, flipped bits, mutants (hours)
 	@$(BIN)/python -m pytest -m soak -n 0
+
+growth-proof: install ## Hold the growth rule (R3) against labelled data, where it is there
+	@$(BIN)/python -m tests.growth.proof
 
 lint: install ## Check Python and SQL style
 	@echo "==> ruff"
