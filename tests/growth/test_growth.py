@@ -134,7 +134,7 @@ def test_days_before_do_not_depend_on_days_after(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", "header"),
+        ("", "a time"),
         ("day,other\n2026-01-01,1\n", "a count"),
         ("series,count\na,1\n", "a time"),
         ("day,count\n2026-01-01,-1\n", "-1"),
