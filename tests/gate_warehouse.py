@@ -272,14 +272,20 @@ create table marts.service_growth as
 select
     '900001' as sp_code, 'news' as service_code, date '2026-09-02' as day, cast(1 as bigint) as new_orders,
     0.1 :: double as expected, 10.0 :: double as ratio, 0.0001 :: double as p_value, 0.0001 :: double as q_value,
-    true as is_alert, 'up' as direction, 56 as baseline_days, 'burst' as reason;
+    true as is_alert, 'up' as direction, 56 as baseline_days, 'burst' as reason, 0.0 :: double as expected_low,
+    0.9 :: double as expected_high, 1 :: bigint as rise_orders, 0.7 :: double as rise_expected;
 create table marts.service_growth_alerts as
 select
-    sp_code, service_code, day, day as first_day, day as last_day, direction, 'news had one order' as explanation
+    sp_code, service_code, day, day as first_day, day as last_day, reason, direction, new_orders, expected,
+    expected_low, expected_high, ratio, p_value, q_value, baseline_days, new_orders as orders, 'wap' as main_channel,
+    100 as main_channel_percent, 'bj' as main_province, 100 as main_province_percent, 10 as main_hour,
+    100 as main_hour_percent, 0 as unconfirmed_percent, 100 as never_used_percent,
+    'news had one order' as explanation
 from marts.service_growth;
 create table marts.service_growth_relations as
 select
-    subscription_id, subscriber_id, sp_code, service_code, ordered_at, date '2026-09-02' as alert_day
+    subscription_id, subscriber_id, sp_code, service_code, ordered_at, date '2026-09-02' as alert_day,
+    true as is_confirmed, false as is_used
 from marts.subscriptions
 where subscription_id = md5('spell7');
 create table marts.silent_subscriptions as
