@@ -97,8 +97,8 @@ def growth_svg(title: str, day: date, rows: list[dict], others: dict[date, float
         f"<title>{escape(title)}, {day}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="18" font-size="14">{escape(title)}: new orders by day, around {day}</text>',
-        f'<text x="{LEFT}" y="34" fill="#555">grey: usual range; dashes: expected; dots: what the other services of '
-        "the SP would let expect; red: alert, orange: continues, blue: drop, hollow: incomplete</text>",
+        f'<text x="{LEFT}" y="34" fill="#555">grey: usual range, dashes: expected, green: as the SP\'s other services; '
+        "red: alert, orange: continues, blue: drop, hollow: incomplete</text>",
     ]
     for run in _runs(rows):
         upper = [f"{x(row['day']):.1f},{y(row['expected_high']):.1f}" for row in run]
