@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo test soak lint format lock clean growth-proof
+.PHONY: help venv install demo test soak lint format lock clean growth-proof bench
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ soak: install ## The same promises at larger numbers: kills, flipped bits, mutan
 
 growth-proof: install ## Hold the growth rule (R3) against labelled data, where it is there
 	@$(BIN)/python -m tests.growth.proof
+
+SIZE ?= medium
+
+bench: install ## Measure a day, a month and a bulk load beside a hand-written script (SIZE=small, medium or large)
+	@$(BIN)/python -m tests.bench $(SIZE)
 
 lint: install ## Check Python and SQL style
 	@echo "==> ruff"
