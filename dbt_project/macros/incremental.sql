@@ -75,6 +75,11 @@
     read_parquet(getvariable('{{ variable }}'))
 {%- endmacro %}
 
+{# All records of the months to recompute: on a full build staging holds every file in force, and reads faster. #}
+{% macro usage_rows(extract, variable) -%}
+    {% if is_incremental() %}{{ lake_rows(variable) }}{% else %}{{ ref('stg_' ~ extract) }}{% endif %}
+{%- endmacro %}
+
 {# Set `<variable>` to the lake files of a full extract on the days its content changed. #}
 {% macro set_full_file_paths(variable, extract) -%}
     set variable {{ variable }} = (
@@ -92,4 +97,9 @@
 {% macro judged_bills() -%}
     billing_month in (select billing_month from {{ ref('int_billing_months') }} where is_judged_whole)
     or (billing_month, subscriber_id, sp_code) in (select billing_month, subscriber_id, sp_code from {{ ref('int_affected_bills') }})
+{%- endmacro %}
+
+{# Where a model lists what changed: no rows on a full build, which makes everything anew and asks for none of them. #}
+{% macro unless_full_build() -%}
+    {% if flags.FULL_REFRESH %}where false{% endif %}
 {%- endmacro %}

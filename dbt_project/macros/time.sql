@@ -31,3 +31,8 @@
 {% macro is_valid_on(row, day) -%}
     ({{ row }}.valid_from <= {{ day }} and ({{ row }}.valid_to is null or {{ day }} < {{ row }}.valid_to))
 {%- endmacro %}
+
+{# On how many days of one month: a bit a day, where counting distinct days would keep a set for every group. #}
+{% macro count_days_of_month(moment) -%}
+    bit_count(bit_or(1 << (day({{ moment }})::integer - 1)))::bigint
+{%- endmacro %}

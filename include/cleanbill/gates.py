@@ -24,6 +24,7 @@ from cleanbill.control import open_warehouse
 from cleanbill.digests import tables_digest
 from cleanbill.errors import GateFailed
 from cleanbill.gate_evidence import expected_text, masked_examples
+from cleanbill.lean_import import put_off_unused
 from cleanbill.masking import mask_text
 from cleanbill.settings import Settings, get_settings
 from cleanbill.suites import ROWS_QUERY, STAGES, Suite, SuiteError, load_suite, suite_paths
@@ -263,6 +264,7 @@ def run_suites(suites: Iterable[Suite], connection: duckdb.DuckDBPyConnection) -
 def _quiet_context() -> Any:
     """Return a context in memory that reports to nobody, draws nothing and leaves no folder behind."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    put_off_unused()
     import great_expectations
     from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
 

@@ -39,6 +39,7 @@ class Measured:
     floor: Cost = field(default_factory=Cost)
     gx_import: Cost = field(default_factory=Cost)
     dbt_start: Cost = field(default_factory=Cost)
+    airflow_import: Cost = field(default_factory=Cost)
 
 
 def day(number: int) -> date:
@@ -73,6 +74,7 @@ def measure(folder: Path, subscribers: int) -> Measured:
     say("start-up of the libraries")
     found.gx_import = run_python(daily, "-c", "import great_expectations")
     found.dbt_start = run_python(daily, "-m", "cleanbill.dbt_process", "--version")
+    found.airflow_import = run_python(daily, "-c", "import airflow.sdk")
 
     say(f"bulk: {LATE} days, {found.rows_of_bulk:,} records in one range run")
     found.bulk = run_days(bulk, FIRST_DAY, day(LATE))
@@ -124,6 +126,7 @@ def report(found: Measured, subscribers: int, seconds: float) -> str:
         _row("… of it publish", late_tasks["publish_marts"]),
         _row("import of Great Expectations (once per gate)", found.gx_import),
         _row("start of dbt (once per build)", found.dbt_start),
+        _row("import of Airflow's SDK (once per task; in no other line)", found.airflow_import),
         _row("last day of a month", last),
         _row("the month's feed", total(found.month.values())),
         _row(f"bulk of {LATE} days ({found.rows_of_bulk:,} records)", bulk),

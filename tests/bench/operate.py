@@ -71,10 +71,9 @@ def run_measured(command: list[str], home: Path) -> Cost:
 
 def run_days(home: Path, first: date, last: date) -> dict[str, Cost]:
     """Run the tasks of the day's DAG for a range of business dates; return what each cost."""
-    parameters = {"from_date": str(first), "to_date": str(last)}
     costs = {}
     for task in DAY_TASKS:
-        cost = _run_task(home, task, f"bench_{last}", parameters)
+        cost = _run_task(home, task, f"bench_{last}", first, last)
         if task.startswith("build_"):
             cost += Cost(models=_seconds_of_models(home))
         costs[task] = cost
@@ -83,8 +82,7 @@ def run_days(home: Path, first: date, last: date) -> dict[str, Cost]:
 
 def run_month(home: Path, month: date) -> dict[str, Cost]:
     """Run the tasks of the month's DAG, approved unattended; return what each cost."""
-    parameters = {"month": f"{month:%Y-%m}", "auto_approve": True}
-    return {task: _run_task(home, task, f"bench_{month:%Y-%m}", parameters) for task in MONTH_TASKS}
+    return {task: _run_task(home, task, f"bench_{month:%Y-%m}", month, month) for task in MONTH_TASKS}
 
 
 def run_python(home: Path, *arguments: str) -> Cost:
@@ -92,8 +90,8 @@ def run_python(home: Path, *arguments: str) -> Cost:
     return run_measured([sys.executable, *arguments], home)
 
 
-def _run_task(home: Path, task: str, run_id: str, parameters: dict[str, object]) -> Cost:
-    return run_python(home, "-m", "tests.bench.task", task, run_id, json.dumps(parameters))
+def _run_task(home: Path, task: str, run_id: str, first: date, last: date) -> Cost:
+    return run_python(home, "-m", "tests.bench.task", task, run_id, str(first), str(last))
 
 
 def _seconds_of_models(home: Path) -> float:

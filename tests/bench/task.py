@@ -1,32 +1,32 @@
-"""One task of a DAG as a process of its own, as Airflow runs it, without Airflow around it.
+"""The work of one task of a DAG as a process of its own, without the Airflow that starts it.
 
-python -m tests.bench.task <task> <run id> '<parameters as JSON>'
+python -m tests.bench.task <task> <run id> <first day> <last day>      (of the month's tasks: its first day, twice)
 """
 
-import json
 import sys
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable
+from datetime import date
 
-from cleanbill import pipeline
+from cleanbill import billing_feed, build, gates, publish
+from cleanbill.ingest import ingest
 
-DAY_TASKS = (
-    "ingest_extracts",
-    "check_raw",
-    "build_staging",
-    "check_staging",
-    "build_marts",
-    "check_marts",
-    "publish_marts",
-)
-MONTH_TASKS = ("prepare_month", "check_export", "draft_feed", "approve_feed", "seal_feed")
-
-
-def run_task(task: str, run_id: str, params: dict[str, Any]) -> None:
-    """Call the callable of a task with what it reads of Airflow's context."""
-    dag_run = SimpleNamespace(run_id=run_id, partition_key=None, dag_id="bench", conf={})
-    getattr(pipeline, task)(params=params, dag_run=dag_run, run_id=run_id)
-
+DAY_TASKS: dict[str, Callable[[str, date, date], object]] = {
+    "ingest_extracts": lambda run_id, first, last: ingest(first, last),
+    "check_raw": lambda run_id, first, last: gates.check("raw", run_id),
+    "build_staging": lambda run_id, first, last: build.build_staging(),
+    "check_staging": lambda run_id, first, last: gates.check("staging", run_id),
+    "build_marts": lambda run_id, first, last: build.build_marts(),
+    "check_marts": lambda run_id, first, last: gates.check("marts", run_id),
+    "publish_marts": lambda run_id, first, last: publish.publish_marts(run_id),
+}
+MONTH_TASKS: dict[str, Callable[[str, date, date], object]] = {
+    "prepare_month": lambda run_id, month, _: billing_feed.prepare_month(month, run_id),
+    "check_export": lambda run_id, month, _: gates.check("export", run_id, billing_feed.feed_database(month)),
+    "draft_feed": lambda run_id, month, _: billing_feed.draft_feed(month, run_id),
+    "approve_feed": lambda run_id, month, _: billing_feed.approve_feed(month, approver=None, auto=True),
+    "seal_feed": lambda run_id, month, _: billing_feed.seal_feed(month),
+}
 
 if __name__ == "__main__":
-    run_task(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
+    task, run_id, first, last = sys.argv[1:]
+    (DAY_TASKS | MONTH_TASKS)[task](run_id, date.fromisoformat(first), date.fromisoformat(last))

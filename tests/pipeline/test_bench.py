@@ -68,6 +68,7 @@ def test_costs_add_up_and_the_table_tells_them() -> None:
         floor=total([one] * 5),
         gx_import=one,
         dbt_start=one,
+        airflow_import=one,
     )
     text = report(found, 600, 60.0)
     assert "| day 180 (2,000 records) | 14.0 | 28.0 | 50 |" in text

@@ -1,4 +1,5 @@
 -- Months a changed spell can reach: (account, month) from the month of the change to the month after the as-of date.
+-- Empty on a full build, which makes all months anew.
 
 with context as (
     select as_of_date from {{ source('control', 'run_context') }}
@@ -6,6 +7,7 @@ with context as (
 
 accounts as (
     select * from {{ ref('int_affected_accounts') }}
+    {{ unless_full_build() }}
 ),
 
 first_use as (

@@ -7,13 +7,14 @@
 ) }}
 -- depends_on: {{ ref('int_affected_traffic_months') }}
 -- depends_on: {{ ref('policy_ingest') }}
+-- depends_on: {{ ref('stg_gprs_usage') }}
 -- First CMWAP traffic of the subscriber within each spell, by month (R2).
 
 with traffic as (
     select
         records.msisdn,
         records.started_at
-    from {{ lake_rows('gprs_paths') }} as records
+    from {{ usage_rows('gprs_usage', 'gprs_paths') }} as records
     anti join {{ source('control', 'test_numbers') }} as test_numbers
         on
             records.msisdn = test_numbers.msisdn

@@ -8,6 +8,8 @@
 ) }}
 -- depends_on: {{ ref('int_affected_usage_months') }}
 -- depends_on: {{ ref('policy_ingest') }}
+-- depends_on: {{ ref('stg_sms_usage') }}
+-- depends_on: {{ ref('stg_wap_usage') }}
 -- Counted use by spell and month. Use that lies in no spell is kept with a null subscription_id: it counts for
 -- nobody and is reported.
 
@@ -20,11 +22,11 @@ with records as (
         case when direction = 'MT' then message_count else 0 end as mt_count,
         case when direction = 'MO' then message_count else 0 end as mo_count,
         0 as wap_hits
-    from {{ lake_rows('sms_paths') }}
+    from {{ usage_rows('sms_usage', 'sms_paths') }}
     where status = 'ok' and purpose = 'content' and message_count > 0
     union all
     select msisdn, sp_code, service_code, accessed_at, 0, 0, hits
-    from {{ lake_rows('wap_paths') }}
+    from {{ usage_rows('wap_usage', 'wap_paths') }}
     where status = 'ok' and hits > 0
 ),
 
@@ -69,7 +71,7 @@ final as (
         sum(mt_count)::bigint as mt_count,
         sum(mo_count)::bigint as mo_count,
         sum(wap_hits)::bigint as wap_hits,
-        count(distinct used_at::date) as active_days,
+        {{ count_days_of_month('used_at') }} as active_days,
         min(used_at) filter (where mt_count + mo_count > 0) as first_message_at,
         min(used_at) filter (where wap_hits > 0) as first_hit_at,
         max(used_at)::date as last_used_on

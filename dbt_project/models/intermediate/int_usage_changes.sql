@@ -4,6 +4,7 @@
 ]) }}
 -- depends_on: {{ ref('changed_deliveries') }}
 -- Accounts and months whose usage records changed: new ones and those of replaced deliveries.
+-- Empty on a full build, which makes all months anew.
 
 with records as (
     select msisdn, sp_code, sent_at as used_at from {{ ref('stg_sms_usage') }}
@@ -21,6 +22,7 @@ final as (
         sp_code,
         {{ month_of('used_at') }} as month
     from records
+    {{ unless_full_build() }}
 )
 
 select * from final
