@@ -1,9 +1,9 @@
 """The floor: the same job by hand. One file of SQL, DuckDB and the standard library, no framework.
 
-It verifies every file of landing/ by sha256, reads them strictly (wrong records are set aside with file, line and
-reason), drops doubled usage lines, holds rows and totals against the manifests, writes the lake as Parquet per
-delivery, computes the marts as of one day in one go and publishes them as one DuckDB file and as Parquet. What it
-leaves out is what cleanbill is for: gates, increments, resumption, late data, snapshots, missing days, explanations.
+It verifies every file of landing/ by sha256, reads them strictly (wrong records are set aside with file and reason),
+drops doubled usage lines, holds rows and totals against the manifests, writes the lake as Parquet per delivery,
+computes the marts as of one day in one go and publishes them as one DuckDB file and as Parquet. What it leaves out is
+what cleanbill is for: gates, increments, resumption, late data, snapshots, missing days, line numbers, explanations.
 
     python -m tests.bench.floor <data root> <as-of date> <output folder>
 """
