@@ -57,7 +57,8 @@ class Explanation:
     """Everything behind one decision; all sections are in the order in which they are shown.
 
     `decision` is None when the relation was not live at M-01 00:00 or the month was not judged; `no_decision` says
-    which. `lines_left_out` counts usage lines beyond LINES_PER_EXTRACT per extract.
+    which. `waivers` are the missing days it does without. `lines_left_out` counts usage lines beyond
+    LINES_PER_EXTRACT per extract.
     """
 
     as_of: date
@@ -73,6 +74,7 @@ class Explanation:
     no_decision: str | None
     rules: list[RuleFact]
     policy: list[PolicyRow]
+    waivers: list[dict[str, Any]] = field(default_factory=list)
     lines: list[InputLine] = field(default_factory=list)
     lines_left_out: dict[str, int] = field(default_factory=dict)
 
@@ -183,8 +185,38 @@ class _Explainer:
             policy=self._policy(spell, service or {}, anomalies),
         )
         explanation.rules = self._rules(explanation)
+        self.values["window_start"] = silence["window_start"] if silence else _month_before(self.month)
+        usage_extract = explanation.service.get("usage_extract")
+        extracts = [usage_extract, "gprs_usage"] if usage_extract == "wap_usage" else [usage_extract]
+        self.values["usage_extracts"] = [extract for extract in extracts if extract in USAGE_LINES]
+        explanation.waivers = self._waivers()
         self._add_lines(explanation)
         return explanation
+
+    def _waivers(self) -> list[dict[str, Any]]:
+        """Return the waivers in effect of days the decision rests on: every bill's extracts, and use in the window."""
+        return self._rows(
+            """
+            select
+                waivers.extract, waivers.source, waivers.day, waivers.reason, waivers.requested_by,
+                waivers.approved_by, waivers.expires_on
+            from control.waivers as waivers
+            inner join marts.extract_completeness using (extract, source, day)
+            where
+                extract_completeness.status = 'waived'
+                and waivers.expires_on >= (select as_of_date from control.absorbed_state)
+                and waivers.day < $month
+                and (
+                    (list_contains($usage_extracts, waivers.extract) and waivers.day >= $window_start)
+                    or waivers.extract in (
+                        select extract
+                        from policy.policy_billing_inputs
+                        where valid_from <= $month and (valid_to is null or valid_to > $month)
+                    )
+                )
+            order by all
+            """
+        )
 
     def _spell(self, as_of: date) -> dict[str, Any]:
         spell = self._row(
@@ -325,15 +357,9 @@ class _Explainer:
         """List the lines of the deliveries in force that the decision rests on."""
         for extract, sql in RECORD_LINES.items():
             self._take(explanation, extract, sql)
-        self.values["window_start"] = (
-            explanation.silence["window_start"] if explanation.silence else _month_before(self.month)
-        )
-        usage_extract = explanation.service.get("usage_extract")
-        extracts = [usage_extract, "gprs_usage"] if usage_extract == "wap_usage" else [usage_extract]
-        for extract in extracts:
-            if extract in USAGE_LINES:
-                self.values["paths"] = self._lake_paths(extract)
-                self._take(explanation, extract, USAGE_LINES[extract])
+        for extract in self.values["usage_extracts"]:
+            self.values["paths"] = self._lake_paths(extract)
+            self._take(explanation, extract, USAGE_LINES[extract])
 
     def _take(self, explanation: Explanation, extract: str, sql: str) -> None:
         found = self._rows(f"select business_date, source, delivery, file_name, line_no, {sql}")

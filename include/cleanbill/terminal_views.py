@@ -119,6 +119,8 @@ def explanation_view(explanation: Explanation) -> RenderableType:
             [(rule.disposition, rule.answer, rule.fact) for rule in explanation.rules],
         )
     )
+    if explanation.waivers:
+        parts.append(_dicts("\nMissing days it does without, by waiver", explanation.waivers, ""))
     parts.append(_dicts("\nCounted use by month", explanation.usage, "no counted use"))
     parts.append(_dicts("\nAnomalies", explanation.anomalies, "none"))
     parts.append(_dicts("\nSilence", [explanation.silence] if explanation.silence else [], "not silent, or not judged"))

@@ -10,7 +10,7 @@ from cleanbill import billing_feed, build
 from cleanbill.control import open_warehouse
 from cleanbill.day_ranges import as_ranges, in_words
 from cleanbill.errors import BillingBlocked
-from cleanbill.explain import explain
+from cleanbill.explain import _Explainer, explain
 from cleanbill.ingest import ingest
 from cleanbill.settings import get_settings
 from cleanbill.status import read_status
@@ -108,6 +108,41 @@ def test_decisions_are_explained_down_to_the_delivered_line(world):
                 assert event_id in text.splitlines()[line.line_no - 1]
                 seen.add(event_id)
     assert seen, "no line was looked up"
+
+
+def test_the_waivers_behind_a_decision_are_named(world):
+    """Of the judged window and of every bill's extracts; not after M-01, before the window, expired, or delivered."""
+    as_of = BILLED - timedelta(days=1)
+    with open_warehouse(get_settings()) as connection:
+        connection.begin()
+        subscription_id, extract, start = connection.execute(
+            "select subscription_id, usage_extract, window_start from intermediate.int_silence "
+            "where billing_month = $1 order by all limit 1",
+            [BILLED],
+        ).fetchone()
+        days = {
+            "in the window": (extract, start, as_of, "waived"),
+            "its last day": (extract, as_of, BILLED, "waived"),
+            "events long ago": ("relation_events", date(2026, 4, 2), as_of, "waived"),
+            "before the window": (extract, start - timedelta(days=1), as_of, "waived"),
+            "after the bill": (extract, BILLED, as_of, "waived"),
+            "expired": (extract, start + timedelta(days=1), as_of - timedelta(days=1), "missing"),
+            "no part of a bill": ("sp_reports", start, as_of, "waived"),
+        }
+        for reason, (of, day, expires_on, status) in days.items():
+            key = [of, "zz", day]
+            connection.execute(
+                "insert into control.waivers values ($1, $2, $3, $4, 'A', 'B', $5)", [*key, reason, expires_on]
+            )
+            connection.execute(
+                "insert into marts.extract_completeness by name "
+                "select $1 as extract, $2 as source, $3 as day, $4 as status",
+                [*key, status],
+            )
+        waivers = _Explainer(connection, subscription_id, BILLED).explain().waivers
+        connection.rollback()
+    assert {waiver["reason"] for waiver in waivers} == {"in the window", "its last day", "events long ago"}
+    assert {(waiver["requested_by"], waiver["approved_by"]) for waiver in waivers} == {("A", "B")}
 
 
 def test_a_relation_without_a_decision_says_why(world):
