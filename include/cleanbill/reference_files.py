@@ -19,6 +19,7 @@ from pathlib import Path
 from cleanbill.contract import CONTRACTS
 from cleanbill.errors import InputFileError
 from cleanbill.manifest import is_source_name
+from cleanbill.masking import mask_text
 
 MSISDN_PREFIXES = ("0086", "+86", "86")
 MSISDN_PATTERN = re.compile(r"1\d{10}", re.ASCII)
@@ -40,7 +41,8 @@ class ReferenceLine:
 
     def wrong(self, column: str, expected: str) -> InputFileError:
         """Return the error of a field (a test number is never shown)."""
-        found = "a number that is not one" if column == "msisdn" else repr(self._field(column)[:LONGEST_SHOWN])
+        shown = mask_text(self._field(column))[:LONGEST_SHOWN]
+        found = "a number that is not one" if column == "msisdn" else repr(shown)
         if self.number == NOT_WRITTEN:
             return InputFileError(f"a line of {self.path.name}, {column}", expected, found, "nothing was written")
         return InputFileError(f"{self.path.name}, line {self.number}, column {column}", expected, found, ADVICE)
@@ -52,6 +54,13 @@ class ReferenceLine:
         value = self._field(column)
         if not value or not value.isprintable():
             raise self.wrong(column, "a value")
+        return value
+
+    def free_text(self, column: str) -> str:
+        """Return what people wrote; it is told in reports and marts, so it holds no number of a subscriber."""
+        value = self.text(column)
+        if mask_text(value) != value:
+            raise self.wrong(column, "a text without a phone number")
         return value
 
     def day(self, column: str) -> date:
@@ -96,7 +105,7 @@ class ReferenceLine:
 
     def two_people(self) -> tuple[str, str]:
         """Return who asked and who approved; spelling the same name in another way makes no second person."""
-        asked, approved = self.text("requested_by"), self.text("approved_by")
+        asked, approved = self.free_text("requested_by"), self.free_text("approved_by")
         if _person(asked) == _person(approved):
             raise self.wrong("approved_by", "a second person")
         return asked, approved
@@ -140,7 +149,7 @@ def _lines(path: Path, reader: csv.DictReader, columns: Sequence[str]) -> Iterat
             raise InputFileError(
                 where=f"{path.name}, line 1",
                 expected=f"a header with the columns {', '.join(columns)}, once each",
-                found=repr(",".join(header)[: 2 * LONGEST_SHOWN]),
+                found=repr(mask_text(",".join(header))[: 2 * LONGEST_SHOWN]),
                 advice=ADVICE,
             )
         reader.fieldnames = header

@@ -58,7 +58,7 @@ def _test_number(line: ReferenceLine) -> tuple[Any, ...]:
 
 def _waiver(line: ReferenceLine) -> tuple[Any, ...]:
     missing = (line.extract(), line.source(), line.day("day"))
-    return *missing, line.text("reason"), *line.two_people(), line.day("expires_on")
+    return *missing, line.free_text("reason"), *line.two_people(), line.day("expires_on")
 
 
 def _rows(

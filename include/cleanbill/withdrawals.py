@@ -59,7 +59,7 @@ def read_withdrawals(home: Path) -> list[Withdrawal]:
 
 def _parse(line: ReferenceLine) -> Withdrawal:
     key = DeliveryKey(line.extract(), line.day("business_date"), line.source(), line.number_from_one("delivery"))
-    return Withdrawal(key, line.text("reason"), *line.two_people())
+    return Withdrawal(key, line.free_text("reason"), *line.two_people())
 
 
 def load_withdrawals(connection: duckdb.DuckDBPyConnection, home: Path) -> None:

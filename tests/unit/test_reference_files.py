@@ -111,6 +111,23 @@ def test_a_wrong_test_number_is_not_shown(cleanbill_home: Path) -> None:
     assert "138" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("test_numbers.csv", "13800138001,2026-01-01,\n"),  # the header was forgotten
+        ("test_numbers.csv", "msisdn,valid_from,valid_to\n2026-01-01,13800138001,\n"),
+        ("test_numbers.csv", "valid_from,msisdn,valid_to\n8613800138001,2026-01-01,\n"),
+        ("waivers.csv", HEADERS["waivers.csv"] + "\nsms_usage,bj,2026-10-07,see 13800138001,A,B,2026-12-31\n"),
+        ("waivers.csv", HEADERS["waivers.csv"] + "\nsms_usage,bj,2026-10-07,lost,13800138001,B,2026-12-31\n"),
+    ],
+)
+def test_a_number_at_a_wrong_place_is_refused_and_not_shown(cleanbill_home: Path, name: str, content: str) -> None:
+    (cleanbill_home / name).write_text(content)
+    with pytest.raises(InputFileError, match=name) as caught:
+        load(cleanbill_home)
+    assert "13800138001" not in str(caught.value)
+
+
 def test_a_line_is_added_and_all_other_bytes_stay(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     before = "\ufeffnote,b,a\r\n'',2,1".encode()
