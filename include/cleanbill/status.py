@@ -171,10 +171,15 @@ def _read_published(status: Status, settings: Settings) -> None:
         status.notes.append("nothing is published yet")
         return
     config = {"autoinstall_known_extensions": False}
-    with duckdb.connect(str(settings.published_marts), read_only=True, config=config) as connection:
-        info = connection.execute("select as_of, published_at from mart_info").fetchone()
-        status.published_as_of, status.published_at = info if info else (None, None)
-        status.missing = _missing(connection, "extract_completeness")
+    try:
+        with duckdb.connect(str(settings.published_marts), read_only=True, config=config) as connection:
+            info = connection.execute("select as_of, published_at from mart_info").fetchone()
+            status.missing = _missing(connection, "extract_completeness")
+    except duckdb.Error as error:  # its message may quote what stands in the file
+        found = type(error).__name__
+        status.notes.append(f"{settings.published_marts} cannot be read ({found}): move it away, the next run writes it")
+        return
+    status.published_as_of, status.published_at = info if info else (None, None)
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:

@@ -123,3 +123,11 @@ def test_a_damaged_manifest_is_a_note(cleanbill_home):
     status = read_status()
     assert status.exported == []
     assert any("manifest" in note for note in status.notes)
+
+
+def test_published_marts_that_cannot_be_read_are_a_note(cleanbill_home):
+    settings = get_settings()
+    settings.marts.mkdir()
+    settings.published_marts.write_bytes(b"no database at all")
+    (note,) = [note for note in read_status().notes if "marts.duckdb" in note]
+    assert "cannot be read (IOException)" in note
