@@ -18,7 +18,7 @@ from typing import Any
 from cleanbill import feed_files, ledger, releases
 from cleanbill.errors import FeedError
 from cleanbill.feed_versions import ACKS, SealedVersion, released_folder, released_months, sealed_versions
-from cleanbill.masking import mask_text
+from cleanbill.masking import mask_name, mask_text
 from cleanbill.settings import Settings, get_settings
 
 ACKNOWLEDGED, REJECTED, UNREADABLE, OVERDUE = "acknowledged", "rejected", "answer_unreadable", "answer_overdue"
@@ -233,4 +233,4 @@ def _one_line(text: str) -> str:
 
 
 def _shown(name: str) -> str:
-    return mask_text("".join(character if character.isprintable() else "\ufffd" for character in name))[:80]
+    return mask_name(name)[:80]

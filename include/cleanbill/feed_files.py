@@ -26,6 +26,7 @@ from cleanbill.settings import Settings
 MANIFEST = "manifest.json"
 APPROVAL = "approval.json"
 SUCCESS = "_SUCCESS"
+FILE_FIELDS = frozenset({"name", "rows", "bytes", "sha256", "fee_li"})
 APPROVAL_FIELDS = frozenset({"approved_at", "approved_by", "is_automatic", "manifest_sha256", "note", "version"})
 
 # In the order of their priority (3-marts.md); the manifest names all of them, also those that do not occur.
@@ -429,17 +430,27 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     """Return the manifest of a version folder and the sha256 of its bytes.
 
     Raises:
-        FeedError: there is none or it is not JSON.
+        FeedError: there is none or it is none of a feed version.
     """
     path = folder / MANIFEST
     try:
         content = path.read_bytes()
         manifest = json.loads(content)
-    except (OSError, ValueError) as error:
-        raise FeedError(
-            where=str(path), expected="the manifest of a feed version", found=type(error).__name__, advice=DAMAGED
-        ) from error
+        found = None if _is_manifest(manifest) else "something else"
+    except (OSError, ValueError, RecursionError) as error:
+        found = type(error).__name__
+    if found:
+        raise FeedError(where=str(path), expected="the manifest of a feed version", found=found, advice=DAMAGED)
     return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _is_manifest(content: Any) -> bool:
+    """Tell whether JSON has the parts of a manifest that its readers rely on."""
+    kinds = {"as_of": str, "billing_month": str, "version": int, "digests": dict, "dispositions": dict}
+    kinds |= {"files": list, "waivers": list}
+    if not isinstance(content, dict) or any(type(content.get(name)) is not kind for name, kind in kinds.items()):
+        return False
+    return all(isinstance(file, dict) and set(file) >= FILE_FIELDS for file in content["files"])
 
 
 def read_approval(folder: Path) -> dict[str, Any]:
@@ -451,9 +462,9 @@ def read_approval(folder: Path) -> dict[str, Any]:
     path = folder / APPROVAL
     try:
         approval = json.loads(path.read_bytes())
-        missing = sorted(APPROVAL_FIELDS - set(approval))
+        missing = sorted(APPROVAL_FIELDS - set(approval if isinstance(approval, dict) else ()))
         found = f"no {', '.join(missing)}" if missing else None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         found = type(error).__name__
     if found:
         raise FeedError(where=str(path), expected="an approval", found=found, advice=NOT_APPROVED)
@@ -487,11 +498,12 @@ def verify_version(folder: Path) -> tuple[dict[str, Any], str]:
                 advice=DAMAGED,
             )
     success = folder / SUCCESS
-    if success.exists() and success.read_text().strip() != manifest_sha256:
+    released = success.read_bytes() if success.exists() else None
+    if released is not None and released.strip() != manifest_sha256.encode():
         raise FeedError(
             where=str(success),
             expected=f"the sha256 of manifest.json {manifest_sha256}",
-            found=repr(success.read_text()[:80]),
+            found=repr(released[:80]),
             advice=DAMAGED,
         )
     return manifest, manifest_sha256

@@ -7,18 +7,21 @@ midnight that ends the version's as-of date.
 
 import csv
 import gzip
+import hashlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 
 from cleanbill.control_file import SUFFIX, ControlRow
 from cleanbill.errors import FeedError
-from cleanbill.feed_files import SUCCESS, flush_folder, verify_version
+from cleanbill.feed_files import SUCCESS, flush_folder, read_manifest, verify_version
 from cleanbill.feed_versions import RELEASED_FILE, RELEASED_FOLDER, make_released_folder, sealed_folder
 from cleanbill.file_lock import alone
 from cleanbill.fixed_width import DoesNotFit, read_rows, write_rows
@@ -99,10 +102,26 @@ def _layout_of(name: str) -> ForeignFile | None:
     return legacy_layouts().get(name.partition("_")[0]) if name.endswith(FEED_SUFFIX) else None
 
 
+def _data_name(feed_file: Path) -> str:
+    return f"{feed_file.name.removesuffix(FEED_SUFFIX)}.dat"
+
+
 def _write_file(feed_file: Path, folder: Path, as_of: date) -> None:
+    data = folder / _data_name(feed_file)
+    with data.open("xb") as stream:
+        records = _write_records(feed_file, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    with data.with_suffix(SUFFIX).open("xb") as stream:
+        stream.write(_control_line(feed_file, as_of, data.stat().st_size, records))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _write_records(feed_file: Path, stream: BinaryIO) -> int:
+    """Write the lines of a feed file as fixed-width records; return how many."""
     file = _layout_of(feed_file.name)
-    data = folder / f"{feed_file.name.removesuffix(FEED_SUFFIX)}.dat"
-    with gzip.open(feed_file, "rt", encoding="utf-8", newline="") as text, data.open("xb") as stream:
+    with gzip.open(feed_file, "rt", encoding="utf-8", newline="") as text:
         rows = csv.reader(text)
         columns = next(rows)
         if columns != file.columns:
@@ -113,7 +132,7 @@ def _write_file(feed_file: Path, folder: Path, as_of: date) -> None:
                 advice="give the new columns a place in the layout, and tell whoever reads these files",
             )
         try:
-            records = write_rows(stream, file.layout, file.encoding, rows)
+            return write_rows(stream, file.layout, file.encoding, rows)
         except DoesNotFit as error:
             raise FeedError(
                 where=f"{feed_file.name}, {error.where}",
@@ -121,18 +140,20 @@ def _write_file(feed_file: Path, folder: Path, as_of: date) -> None:
                 found=error.found,
                 advice="correct the delivery that brought the value; nothing was written, the feed alters nothing",
             ) from error
-        stream.flush()
-        os.fsync(stream.fileno())
+
+
+def _control_line(feed_file: Path, as_of: date, size: int, records: int) -> bytes:
+    file = _layout_of(feed_file.name)
     row = ControlRow(
-        data_file=data.name,
+        data_file=_data_name(feed_file),
         data_date=as_of,
         created=f"{as_of + timedelta(days=1):%Y%m%d}000000",
-        bytes=data.stat().st_size,
+        bytes=size,
         records=records,
         row_length=file.layout.row_length,
     )
     try:
-        line = row.line(file.verf.delimiter).encode(file.encoding)
+        return row.line(file.verf.delimiter).encode(file.encoding) + b"\n"
     except UnicodeEncodeError as error:
         raise FeedError(
             where=feed_file.name,
@@ -140,10 +161,51 @@ def _write_file(feed_file: Path, folder: Path, as_of: date) -> None:
             found=f"the character U+{ord(error.object[error.start]):04X}",
             advice="have the province of these relations written with other characters",
         ) from error
-    with data.with_suffix(SUFFIX).open("xb") as stream:
-        stream.write(line + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+
+
+class _Measured(io.RawIOBase):
+    """Takes what would be written to a file, and keeps its size and sha256 only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        self.size += len(data)
+        self.digest.update(data)
+        return len(data)
+
+
+def differing_files(version_folder: Path, target: Path) -> list[Path]:
+    """Return the files of an export that are not what the sealed version gives, also missing and added ones.
+
+    Nothing is written. The version was verified before.
+
+    Raises:
+        FeedError: the version cannot be written as fixed-width files.
+    """
+    manifest, _ = read_manifest(version_folder)
+    as_of = date.fromisoformat(manifest["as_of"])
+    expected: dict[str, str | None] = {}
+    for entry in manifest["files"]:
+        feed_file = version_folder / entry["name"]
+        if _layout_of(feed_file.name) is None:
+            continue
+        measured = _Measured()
+        records = _write_records(feed_file, measured)
+        data = Path(_data_name(feed_file))
+        expected[data.name] = measured.digest.hexdigest()
+        control = _control_line(feed_file, as_of, measured.size, records)
+        expected[data.with_suffix(SUFFIX).name] = hashlib.sha256(control).hexdigest()
+    found = {
+        path.name: sha256_of(path) if path.is_file() and not path.is_symlink() else None for path in target.iterdir()
+    }
+    names = sorted(expected.keys() | found.keys())
+    return [target / name for name in names if name not in expected or found.get(name) != expected[name]]
 
 
 def _require_equal(staged: Path, target: Path) -> None:

@@ -32,3 +32,8 @@ def mask_line(text: str) -> str:
         lambda found: found[0] if found[1] else f"{found[0][:3]}****{found[0][-2:]}",
         "".join(character if character.isprintable() else "\ufffd" for character in text),
     )
+
+
+def mask_name(name: str) -> str:
+    """Return a file name or path that somebody else chose, for people: numbers masked, nothing unprintable."""
+    return mask_text("".join(character if character.isprintable() else "\ufffd" for character in name))

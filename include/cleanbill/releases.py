@@ -82,18 +82,32 @@ def record_unchanged(sealed: SealedVersion, as_of: date, run_id: str | None, set
 
 
 def record_missing(month: date, settings: Settings, run_id: str | None = None) -> None:
-    """Write every line about the sealed versions of a month that the ledger lacks (new ones, or after a kill)."""
+    """Write every line about the sealed versions of a month that the ledger lacks (new ones, or after a kill).
+
+    Raises:
+        FeedError: a version is not the one the ledger says was sealed; nothing may be added on top of it.
+    """
     versions = sealed_versions(month, settings)
     if not versions:
         return
     known = {
-        (entry["object"].get("billing_month"), entry["object"].get("version"))
+        (entry["object"].get("billing_month"), entry["object"].get("version")): entry["object"]["manifest_sha256"]
         for entry in ledger.entries(settings)
         if entry["action"] == SEALED
     }
     for sealed in versions:
-        if (f"{month:%Y-%m}", sealed.version) not in known:
+        recorded = known.get((f"{month:%Y-%m}", sealed.version))
+        if recorded is None:
             _record_release(sealed, run_id, settings)
+            continue
+        _, found = feed_files.read_manifest(sealed.folder)
+        if found != recorded:
+            raise FeedError(
+                where=str(sealed.folder / feed_files.MANIFEST),
+                expected=f"the manifest that was sealed, sha256 {recorded}",
+                found=f"sha256 {found}",
+                advice=feed_files.DAMAGED,
+            )
 
 
 def _record_release(sealed: SealedVersion, run_id: str | None, settings: Settings) -> None:

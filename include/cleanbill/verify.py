@@ -18,16 +18,18 @@ from typing import Any
 
 import duckdb
 
-from cleanbill import acknowledgements, feed_files, ledger, releases, sealed_lines
+from cleanbill import acknowledgements, feed_files, ledger, releases, sealed_lines, verify_copies
 from cleanbill.errors import CleanbillError, FeedError
 from cleanbill.feed_versions import (
     ACKS,
+    VERSION_NAME,
     SealedVersion,
     numbers_in,
     released_folder,
     released_months,
     sealed_versions,
 )
+from cleanbill.masking import mask_name
 from cleanbill.published_tables import BILLED_CHARGES
 from cleanbill.settings import Settings, get_settings
 
@@ -70,6 +72,9 @@ def verify(month: date | None = None, settings: Settings | None = None) -> Verif
     run.check_ledger()
     for one in run.months:
         run.check_month(one)
+    if month is None:
+        for path, text in verify_copies.reminder_problems(settings.exports / "reminders"):
+            run.find(path, text)
     return run.result
 
 
@@ -85,8 +90,9 @@ class _Run:
         self._seen_inputs: dict[str, str] = {}
 
     def find(self, path: Path, text: str) -> None:
+        """Note a finding; the names of files are made by others too, so they are shown like any foreign text."""
         shown = path.relative_to(self.settings.home) if path.is_relative_to(self.settings.home) else path
-        self.result.findings.append(Finding(str(shown), text))
+        self.result.findings.append(Finding(mask_name(str(shown)), text))
 
     # --- ledger ------------------------------------------------------------------------------------------------
 
@@ -125,10 +131,14 @@ class _Run:
             self.find(folder, "nothing was released for this month")
             return
         for path in sorted(folder.iterdir()):
-            number = path.name.removeprefix("v")
-            if path.is_symlink() or not path.is_dir() or not (path.name == ACKS or number.isdecimal()):
+            is_known = path.name == ACKS or VERSION_NAME.fullmatch(path.name)
+            if path.is_symlink() or not path.is_dir() or not is_known:
                 self.find(path, "expected version folders and acks/ only")
         numbers = sorted(numbers_in(folder))
+        if not numbers:  # a release that was stopped before its rename leaves the folder of the month
+            if not self.is_whole:
+                self.find(folder, "nothing was released for this month")
+            return
         for missing in sorted(set(range(1, max(numbers, default=0))) - set(numbers)):
             self.find(folder / f"v{missing}", "is missing, though a later version is there")
         versions = [SealedVersion(month, number, folder / f"v{number}") for number in numbers]
@@ -145,6 +155,8 @@ class _Run:
                 self._check_sums(month, manifests)
             except duckdb.Error as error:  # its message may quote a line, numbers and all
                 self.find(folder, f"cannot be added up ({type(error).__name__}): was it changed just now?")
+        for path, text in verify_copies.legacy_problems([sealed for sealed, _ in manifests], month, self.settings):
+            self.find(path, text)
         self._check_answers(month)
 
     def _check_version(
@@ -227,11 +239,15 @@ class _Run:
     def _check_anchor(self, path: Path, approval: dict[str, Any]) -> None:
         """The approval knows how the ledger ended then; a ledger written anew since does not hold that line."""
         anchor = approval.get("ledger")
-        if self.entries is None or not isinstance(anchor, dict) or not anchor.get("entries"):
+        count = anchor.get("entries") if isinstance(anchor, dict) else None
+        if type(count) is not int or count < 0 or "hash" not in anchor:
+            self.find(path, "is not anchored in the ledger")
             return
-        known = self.entries[anchor["entries"] - 1]["hash"] if anchor["entries"] <= len(self.entries) else None
+        if self.entries is None or count == 0:
+            return
+        known = self.entries[count - 1]["hash"] if count <= len(self.entries) else None
         if known != anchor["hash"]:
-            text = f"line {anchor['entries']} is not the one that {path.parent.name}/{path.name} was anchored at"
+            text = f"line {count} is not the one that {path.parent.name}/{path.name} was anchored at"
             self.find(self.settings.exports / ledger.LEDGER, text)
 
     # --- files -------------------------------------------------------------------------------------------------

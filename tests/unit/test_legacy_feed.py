@@ -55,6 +55,7 @@ def seal(settings: Settings, files: dict[str, list[str]], version: int = 1, head
         sha256 = hashlib.sha256(content).hexdigest()
         entries.append({"name": name, "rows": len(lines), "bytes": len(content), "sha256": sha256, "fee_li": 0})
     manifest = {"as_of": "2026-10-31", "billing_month": "2026-11", "files": entries, "version": version}
+    manifest |= {"digests": {}, "dispositions": {}, "waivers": []}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "_SUCCESS").write_text(hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest() + "\n")
     return folder

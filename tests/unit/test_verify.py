@@ -11,9 +11,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from cleanbill import acknowledgements, billing_feed, ledger, publish
+from cleanbill import acknowledgements, billing_feed, feed_files, ledger, publish, startup_reminders
 from cleanbill.billed_charges import absorb_sealed
 from cleanbill.control import open_warehouse
+from cleanbill.errors import FeedError
+from cleanbill.legacy_feed import export_legacy
 from cleanbill.settings import get_settings
 from cleanbill.status import read_status
 from cleanbill.verify import verify
@@ -37,6 +39,9 @@ def released_once(tmp_path_factory):
         release()
         acknowledgements.record_news()
         write_published()
+        export_legacy(MONTH, 2)
+        row = (MONTH, "13900009999", "901001", "NEWS", "News", 5000, "text 0000 to 10086")
+        startup_reminders._write(root / "exports/reminders/startup/2026-11", {"start": "2026-11-01"}, {MONTH: [row]})
     get_settings.cache_clear()
     return root
 
@@ -85,7 +90,7 @@ def test_what_was_released_is_whole(home):
 def test_any_flipped_bit_is_found_and_its_file_named(home):
     rng = random.Random(11)
     files = sorted(path for path in (home / "exports").rglob("*") if path.is_file())
-    assert len(files) == 2 * 3 + 6 + 4 + 1 + 2
+    assert len(files) == 2 * 3 + 6 + 4 + 1 + 2 + 3 * 2 + 3  # … legacy pairs of version 2, a list of reminders
     for number in range(FLIPS):
         path = files[number % len(files)]
         good = path.read_bytes()
@@ -113,6 +118,55 @@ def test_missing_and_added_files_are_named(home):
         "v2/approval.json",
         "v1/_SUCCESS",
     }
+
+
+def test_added_and_removed_copies_are_named(home):
+    exports = home / "exports"
+    (exports / "legacy/2026-11/v2/charges.dat").write_bytes(b"")
+    (exports / "legacy/2026-11/v2/adjustments_202611_bj_001.verf").unlink()
+    (exports / "reminders/startup/2026-11/_SUCCESS").unlink()
+    assert {name for name, _ in problems()} == {
+        "exports/legacy/2026-11/v2/charges.dat",
+        "exports/legacy/2026-11/v2/adjustments_202611_bj_001.verf",
+        "exports/reminders/startup/2026-11",
+    }
+
+
+def test_a_release_stopped_before_its_rename_is_nothing_wrong(home):
+    (home / "exports" / "billing" / "2026-12" / "acks").mkdir(parents=True)
+    assert problems() == []
+    assert [finding.text for finding in verify(date(2026, 12, 1)).findings] == ["nothing was released for this month"]
+
+
+def test_names_others_chose_are_shown_without_numbers_and_look_alikes_of_versions_are_found(home):
+    folder = home / "exports" / "billing" / "2026-11"
+    (folder / "acks" / "13900009998.json").write_text("{}")
+    Path(os.fsdecode(os.fsencode(folder / "acks") + b"/\xff\n.json")).write_text("{}")
+    (folder / "v2" / "13900009998.csv").write_text("")
+    for name in ("1", "v01"):
+        (folder / name).mkdir()
+    names = [name.removeprefix("exports/billing/2026-11/") for name, _ in problems()]
+    assert names == ["1", "v01", "v2/139****9998.csv", "acks/139****9998.json", "acks/\ufffd\ufffd.json"]
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b'{"files": [1]}', b"[" * 100_000, b"\xff", b""])
+@pytest.mark.parametrize("name", ["manifest.json", "_SUCCESS", "approval.json"])
+def test_whatever_stands_in_a_file_of_a_version_is_named(home, name, content):
+    (home / "exports" / "billing" / "2026-11" / "v1" / name).write_bytes(content)
+    assert f"exports/billing/2026-11/v1/{name}" in [path for path, _ in problems()]
+    read = feed_files.read_approval if name == "approval.json" else feed_files.verify_version
+    with pytest.raises(FeedError, match=name):
+        read(billing_feed.sealed_folder(MONTH, 1))
+
+
+def test_nothing_is_adjusted_on_top_of_a_version_the_ledger_does_not_know(home):
+    """Manifest and _SUCCESS changed together fit each other; the ledger says what was sealed."""
+    folder = billing_feed.sealed_folder(MONTH, 2)
+    manifest = (folder / "manifest.json").read_text().replace('"as_of": "2026-10-31"', '"as_of": "2026-10-30"')
+    (folder / "manifest.json").write_text(manifest)
+    (folder / "_SUCCESS").write_text(hashlib.sha256(manifest.encode()).hexdigest() + "\n")
+    with pytest.raises(FeedError, match="the manifest that was sealed"):
+        billing_feed.prepare_month(MONTH)
 
 
 @pytest.mark.parametrize("version", [1, 2])
