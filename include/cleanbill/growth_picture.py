@@ -29,7 +29,12 @@ def draw_growth(sp_code: str, service_code: str, day: date, settings: Settings |
         InputFileError: nothing is published, or service_growth has no such row.
     """
     settings = settings or get_settings()
-    rows, others = _read(settings, sp_code, service_code, day)
+    try:
+        rows, others = _read(settings, sp_code, service_code, day)
+    except duckdb.Error as error:
+        found = type(error).__name__
+        advice = "move the file away, the next run writes it"
+        raise InputFileError(str(settings.published_marts), "published marts", found, advice) from None
     folder = settings.home / "reports" / "growth"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{sp_code}_{service_code}_{day}.svg"

@@ -177,7 +177,9 @@ def _read_published(status: Status, settings: Settings) -> None:
             status.missing = _missing(connection, "extract_completeness")
     except duckdb.Error as error:  # its message may quote what stands in the file
         found = type(error).__name__
-        status.notes.append(f"{settings.published_marts} cannot be read ({found}): move it away, the next run writes it")
+        status.notes.append(
+            f"{settings.published_marts} cannot be read ({found}): move it away, the next run writes it"
+        )
         return
     status.published_as_of, status.published_at = info if info else (None, None)
 
