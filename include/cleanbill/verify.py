@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 
 from cleanbill import acknowledgements, feed_files, ledger, releases, sealed_lines, verify_copies
-from cleanbill.errors import CleanbillError, FeedError
+from cleanbill.errors import CleanbillError, FeedError, SettingsError
 from cleanbill.feed_versions import (
     ACKS,
     VERSION_NAME,
@@ -372,17 +372,26 @@ class _Run:
         ).fetchone()[0]:
             self.result.notes.append(f"{path.name} holds no {BILLED_CHARGES.name} yet: run or bill once")
             return
-        set_key_variables(db, self.settings.pseudonym_key_bytes())
+        subscriber = "null"
+        if self._has_key_of(base):
+            set_key_variables(db, self.settings.pseudonym_key_bytes())
+            subscriber = pseudonym_sql("msisdn")
+        else:
+            self.result.notes.append(
+                f"subscriber ids in {BILLED_CHARGES.name} of {month:%Y-%m} are not compared: "
+                "there is no pseudonym key, or another one than the month was billed with"
+            )
         released = f"""
             select
-                version, subscription_id, {pseudonym_sql("msisdn")}, sp_code, service_code, charged_li, delta_li,
-                sealed_on
+                version, subscription_id, {subscriber}, sp_code, service_code, charged_li, delta_li, sealed_on
             from sealed_lines inner join approvals using (version)
-        """  # noqa: S608 - a constant
+        """  # noqa: S608 - constants
         shown = f"""
-            select version, subscription_id, subscriber_id, sp_code, service_code, charged_li, delta_li, sealed_on
+            select
+                version, subscription_id, {"null" if subscriber == "null" else "subscriber_id"}, sp_code, service_code,
+                charged_li, delta_li, sealed_on
             from published.main.{BILLED_CHARGES.name} where billing_month = $month
-        """  # noqa: S608 - a constant
+        """  # noqa: S608 - constants
         (missing,), (surplus,) = (
             db.execute(f"select count(*) from ({left} except all {right})", {"month": month}).fetchone()  # noqa: S608
             for left, right in ((released, shown), (shown, released))
@@ -391,6 +400,14 @@ class _Run:
             text = f"{BILLED_CHARGES.name} of {month:%Y-%m} lacks {missing} released lines and has {surplus} others"
             self.find(path, text)
         db.execute("detach published")
+
+    def _has_key_of(self, base: list[tuple[SealedVersion, dict[str, Any]]]) -> bool:
+        """Tell whether the ids analysts see can be made here: whoever verifies may have no key, or a newer one."""
+        try:
+            key = feed_files.key_digest(self.settings)
+        except SettingsError:
+            return False
+        return all(manifest["digests"].get("key", key) == key for _, manifest in base)
 
     # --- answers of the consumer -------------------------------------------------------------------------------
 

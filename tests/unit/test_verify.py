@@ -222,6 +222,20 @@ def test_other_published_charges_than_the_released_ones_are_found(home):
     assert problem == ("marts/marts.duckdb", "billed_charges of 2026-11 lacks 1 released lines and has 1 others")
 
 
+@pytest.mark.parametrize("key", [None, "another key"])
+def test_without_the_key_of_the_month_all_but_subscriber_ids_is_compared(home, monkeypatch, key):
+    monkeypatch.delenv("CLEANBILL_PSEUDONYM_KEY")
+    if key is not None:
+        monkeypatch.setenv("CLEANBILL_PSEUDONYM_KEY", key)
+    get_settings.cache_clear()
+    result = verify()
+    assert result.findings == []
+    assert [note.startswith("subscriber ids in billed_charges of 2026-11") for note in result.notes] == [True]
+    with duckdb.connect(str(get_settings().published_marts)) as connection:
+        connection.execute("update billed_charges set charged_li = 1001 where version = 1 and charged_li = 1000")
+    assert [name for name, _ in problems()] == ["marts/marts.duckdb"]
+
+
 def test_a_damaged_published_file_is_named(home):
     get_settings().published_marts.write_bytes(b"no database at all")
     assert [name for name, _ in problems()] == ["marts/marts.duckdb"]
