@@ -35,6 +35,7 @@ from cleanbill.feed_versions import (
     working_folder,
 )
 from cleanbill.file_lock import alone
+from cleanbill.masking import mask_text
 from cleanbill.settings import Settings, get_settings
 
 LONGEST_NAME = 80
@@ -350,11 +351,11 @@ def _approver_name(approver: str | None, auto: bool) -> str | None:
     name = (approver or "").strip()
     if auto and not name:
         return None
-    if name and len(name) <= LONGEST_NAME and name.isprintable():
+    if name and len(name) <= LONGEST_NAME and name.isprintable() and mask_text(name) == name:
         return name
     raise FeedError(
         where="approver",
-        expected=f"the name of the person who releases the feed (1 to {LONGEST_NAME} printable characters)",
+        expected=f"the name of the person who releases the feed (1 to {LONGEST_NAME} printable characters, no number)",
         found=f"{len(name)} characters",
         advice="give --approver NAME, or --auto-approve in an unattended demo",
     )
