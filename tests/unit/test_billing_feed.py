@@ -312,7 +312,7 @@ def test_unattended_approval_says_so(warehouse):
     assert "--auto-approve" in approval["note"]
 
 
-@pytest.mark.parametrize("name", [None, "", "  ", "x" * 81, "Li\nLei"])
+@pytest.mark.parametrize("name", [None, "", "  ", "x" * 81, "Li\nLei", "Li 13800138000"])
 def test_a_release_needs_a_name(warehouse, name):
     draft()
     with pytest.raises(FeedError, match="--approver"):
