@@ -1,4 +1,5 @@
 -- A failing row is a relation of this run with two spells at the same time: it would be charged twice.
+-- (A snapshot may date an order after its own midnight, so that a spell ends before it begins: it is never live.)
 
 with spells as (
     select
@@ -9,6 +10,7 @@ with spells as (
     from {{ ref('int_spells') }} as spells
     semi join {{ ref('int_affected_accounts') }} as affected
         on spells.msisdn = affected.msisdn and spells.sp_code = affected.sp_code
+    where spells.ended_at is null or spells.ended_at >= spells.ordered_at
 )
 
 select subscription_id

@@ -100,12 +100,14 @@ class Hand:
             day += DAY
         return self
 
-    def deliver(self, extract: str, day: date, rows: list, delivery: int = 1, **manifest: object) -> None:
+    def deliver(
+        self, extract: str, day: date, rows: list, delivery: int = 1, source: str = "bj", **manifest: object
+    ) -> None:
         if (extract, day) in self.missing:
             return
         folder = self.home / "landing" / extract / day.isoformat()
         folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{extract}_{day:%Y%m%d}_bj" + (f"_d{delivery}" if delivery > 1 else "")
+        stem = f"{extract}_{day:%Y%m%d}_{source}" + (f"_d{delivery}" if delivery > 1 else "")
         stream = io.StringIO()
         writer = csv.DictWriter(stream, list(CONTRACT[extract]), lineterminator="\n")
         writer.writeheader()
@@ -116,7 +118,7 @@ class Hand:
         content = {
             "extract": extract,
             "business_date": day.isoformat(),
-            "source": "bj",
+            "source": source,
             "delivery": delivery,
             "schema_version": 1,
             "files": [entry],

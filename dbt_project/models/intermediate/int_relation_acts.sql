@@ -54,10 +54,10 @@ final as (
     select
         *,
         act in ('open', 'close') and was_open = (act = 'close') as changes_spell,
-        sum(case when act = 'open' and not was_open then 1 else 0 end) over (
+        last_value(case when act = 'open' and not was_open then event_id end ignore nulls) over (
             partition by msisdn, sp_code, service_code
             order by judged_at, event_id, part rows between unbounded preceding and current row
-        )::bigint as spell_number
+        ) as opening_event_id
     from judged
 )
 

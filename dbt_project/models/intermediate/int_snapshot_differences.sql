@@ -1,11 +1,11 @@
 {{ config(
     materialized='incremental',
     pre_hook="{{ delete_rows(
-        'taken_on in (select business_date from ' ~ ref('changed_deliveries') ~ ' where extract = \\'relation_snapshot\\')'
+        'taken_on not in (select taken_on from ' ~ ref('int_snapshot_dates') ~ ' where not is_new)'
         ~ ' or (msisdn, sp_code) in (select msisdn, sp_code from ' ~ ref('int_affected_accounts') ~ ')'
     ) }}",
 ) }}
--- depends_on: {{ ref('changed_deliveries') }}
+-- depends_on: {{ ref('int_snapshot_dates') }}
 -- Where a snapshot of B 00:00 and the spells disagree about the state just before that instant. A snapshot that
 -- opens a relation agrees with itself.
 

@@ -21,13 +21,13 @@ events as (
     where is_effective
 ),
 
--- An event names a relation by its service, by the service it replaces, or as "all" of the SP once it exists.
+-- An event names a relation by its service, or by the service it replaces; "all" of an SP names none.
 named as (
     select msisdn, sp_code, service_code, event_time from events
     where service_code is not null
     union all
     select msisdn, sp_code, old_service_code, event_time from events
-    where old_service_code is not null
+    where action = 'replace'
 ),
 
 first_named as (

@@ -3,7 +3,8 @@
     pre_hook="{{ delete_rows('(msisdn, sp_code) in (select msisdn, sp_code from ' ~ ref('int_affected_accounts') ~ ')') }}",
 ) }}
 -- depends_on: {{ ref('int_affected_accounts') }}
--- Pauses of a spell: from an effective suspend to the next resume or the end of the spell.
+-- Pauses of a spell: from an effective suspend to the next resume or the end of the spell. A snapshot
+-- may date an order after its own midnight: then a pause begins with the order.
 
 with toggles as (
     select
@@ -19,7 +20,7 @@ pauses as (
         msisdn,
         sp_code,
         service_code,
-        spell_number,
+        opening_event_id,
         act,
         acted_at as suspended_from,
         lead(acted_at) over (
@@ -30,11 +31,7 @@ pauses as (
 ),
 
 spells as (
-    select
-        spells.*,
-        row_number() over (
-            partition by spells.msisdn, spells.sp_code, spells.service_code order by spells.ordered_at, spells.opening_event_id
-        ) as spell_number
+    select spells.*
     from {{ ref('int_spells') }} as spells
     semi join {{ ref('int_affected_accounts') }} as affected
         on spells.msisdn = affected.msisdn and spells.sp_code = affected.sp_code
@@ -46,7 +43,7 @@ final as (
         spells.msisdn,
         spells.sp_code,
         spells.service_code,
-        pauses.suspended_from,
+        greatest(pauses.suspended_from, spells.ordered_at) as suspended_from,
         pauses.suspended_to
     from pauses
     inner join spells
@@ -54,7 +51,7 @@ final as (
             pauses.msisdn = spells.msisdn
             and pauses.sp_code = spells.sp_code
             and pauses.service_code = spells.service_code
-            and pauses.spell_number = spells.spell_number
+            and pauses.opening_event_id = spells.opening_event_id
     where pauses.act = 'suspend'
 )
 
