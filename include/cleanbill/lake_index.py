@@ -49,14 +49,15 @@ def _stale_mark(settings: Settings) -> Path:
 
 
 def restore_from_lake(settings: Settings) -> int:
-    """Fill a warehouse that knows of no delivery from the lake's record; return how many it knows then.
+    """Fill a warehouse that knows nothing from the lake's record; return how many deliveries it knows then.
 
     Raises:
         DataDamaged: the record is damaged.
     """
     path = index_path(settings)
     with open_warehouse(settings) as warehouse:
-        (known,) = warehouse.execute("select count(*) from control.deliveries").fetchone()
+        # Lake files too: those without rows are there before anything is accepted.
+        known = any(warehouse.execute(f"from control.{table} limit 1").fetchone() for table in TABLES)
         if known or not path.exists():
             return 0
         try:

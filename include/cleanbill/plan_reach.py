@@ -193,15 +193,17 @@ class _Reader:
                         and expected.day = deliveries.business_date
                 where expected.extract like '%\\_usage' escape '\\'
                 group by expected.extract, expected.day
+            ),
+
+            known as (
+                select extract, day, is_complete from usage_days_before where extract like '%\\_usage' escape '\\'
             )
 
             select min(coalesce(days.day, known.day))
             from days
-            full join usage_days_before as known using (extract, day)
+            full join known using (extract, day)
             where
-                coalesce(days.day, known.day) <= least(
-                    $as_of, (select greatest($previous, max(day)) from usage_days_before)
-                )
+                coalesce(days.day, known.day) <= least($as_of, (select greatest($previous, max(day)) from known))
                 and coalesce(days.is_complete, false) <> coalesce(known.is_complete, false)
             """,
             {"as_of": self.as_of, "previous": self.previous},

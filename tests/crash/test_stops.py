@@ -62,4 +62,4 @@ def test_a_command_that_still_loads_just_ends(tmp_path: Path, kind: signal.Signa
     command.send_signal(kind)
     _, errors = command.communicate(timeout=60)
     assert "Traceback" not in errors
-    assert command.returncode in (-kind, 130)
+    assert command.returncode in (-kind, -signal.SIGINT, 130)  # once loaded, both are taken as an interrupt
