@@ -65,11 +65,7 @@ final as (
     union all
     select spells.msisdn, spells.sp_code, penalised.suspended_from::date
     from spells
-    inner join (
-        select sp_code, min(suspended_from) as suspended_from
-        from penalised
-        group by sp_code
-    ) as penalised on spells.sp_code = penalised.sp_code
+    inner join penalised on spells.sp_code = penalised.sp_code
     union all
     select spells.msisdn, spells.sp_code, services.since
     from spells

@@ -10,8 +10,7 @@
 -- depends_on: {{ ref('policy_ingest') }}
 -- depends_on: {{ ref('stg_sms_usage') }}
 -- depends_on: {{ ref('stg_wap_usage') }}
--- Counted use by spell and month. Use that lies in no spell is kept with a null subscription_id: it counts for
--- nobody and is reported.
+-- Counted use by spell and month. Use in no spell has a null subscription_id: it counts for nobody and is reported.
 
 with records as (
     select
@@ -48,9 +47,7 @@ counted as (
 ),
 
 attributed as (
-    select
-        counted.*,
-        spells.subscription_id
+    select counted.*, spells.subscription_id
     from counted
     left join {{ ref('int_spells') }} as spells
         on

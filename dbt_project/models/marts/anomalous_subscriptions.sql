@@ -39,9 +39,7 @@ due as (
 
 -- The earliest report within the spell's part of the relation's history decides, whatever type it names.
 reports as (
-    select
-        anomalies.subscription_id,
-        min(reports.reported_at) as reported_at
+    select anomalies.subscription_id, min(reports.reported_at) as reported_at
     from (select distinct subscription_id, msisdn, sp_code, service_code, ordered_at, next_ordered_at from anomalies) as anomalies
     inner join {{ ref('int_reports_current') }} as reports
         on
